@@ -1,0 +1,24 @@
+"""What weights mean but no tensor shows: fixed when a model is built, compared when weights are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """roi_aligned: RoIAlign reads a cell's value at its centre. roi_sampling: points a bin side. norm_eps: batch
+    norm's. mask_target_aligned: mask targets are sampled at pixel centres (it changes training only)."""
+
+    roi_aligned: bool = False
+    roi_sampling: int = 2
+    norm_eps: float = 1e-5
+    mask_target_aligned: bool = False
+
+
+CONVENTIONS = {
+    "tracesight": Conventions(),
+    "torchvision": Conventions(),
+    # The Faster and Mask R-CNNs that torchvision published for COCO in version 1 were trained with an eps of 0.
+    "torchvision-coco-v1": Conventions(norm_eps=0.0),
+}

@@ -1,0 +1,52 @@
+"""Lin et al., "Feature Pyramid Networks for Object Detection" (2017), section 3.
+
+In: stages C2 to C5 of a backbone, (N, Ci, H / 2^i, W / 2^i). Out: P2 to P5, all of one width, and P6, which only the
+RPN reads (section 4.1, footnote). Parameter names are torchvision's.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracesight.models.resnet import ResNet
+
+
+class FeaturePyramid(nn.Module):
+    """Lateral 1×1 convolutions, a top-down path by nearest-neighbour doubling, 3×3 convolutions against aliasing."""
+
+    def __init__(self, channels_in: list[int], channels: int) -> None:
+        super().__init__()
+        # One-element sequences: torchvision's names leave room for a norm.
+        self.inner_blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(c, channels, 1)) for c in channels_in)
+        self.layer_blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1)) for _ in channels_in
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, stages: list[Tensor]) -> list[Tensor]:
+        top = self.inner_blocks[-1](stages[-1])
+        pyramid = [self.layer_blocks[-1](top)]
+        for level in range(len(stages) - 2, -1, -1):
+            lateral = self.inner_blocks[level](stages[level])
+            top = lateral + F.interpolate(top, size=lateral.shape[-2:], mode="nearest")
+            pyramid.insert(0, self.layer_blocks[level](top))
+        # P6 is P5 with every second cell: a stride, not an average.
+        return [*pyramid, F.max_pool2d(pyramid[-1], 1, stride=2)]
+
+
+class PyramidBackbone(nn.Module):
+    """A ResNet's four stages through a pyramid: pictures (N, 3, H, W) in, P2 to P6 out."""
+
+    strides = (4, 8, 16, 32, 64)
+
+    def __init__(self, body: ResNet, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramid(body.channels, channels)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.fpn(self.body.features(images))

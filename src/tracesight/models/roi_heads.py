@@ -1,0 +1,285 @@
+"""The second stage: Girshick, "Fast R-CNN" (2015), section 2, and He et al., "Mask R-CNN" (2017), section 3.
+
+N pictures, P proposals (padded), B sampled regions a picture, R regions of all pictures in one row, C classes with
+background, index 0. `pred_` is what the network says, `gt_` what the labels say. Parameter names are torchvision's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracesight.data.batch import Batch, Targets
+from tracesight.models.detections import Detections
+from tracesight.ops.boxes import clip_boxes
+from tracesight.ops.collectives import mean_loss
+from tracesight.ops.deltas import decode, encode
+from tracesight.ops.masks import mask_targets
+from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
+from tracesight.ops.nms import nms
+from tracesight.ops.roi_align import multilevel_roi_align
+from tracesight.ops.trim import trim, trim_tail
+
+# Fast R-CNN's scale of its regression targets: their standard deviations are about 0.1 and 0.2.
+WEIGHTS = (10.0, 5.0)
+LEAST_SIDE = 1e-2
+# Candidates that compete in the last NMS; what lies below this many better ones never reaches the result.
+MOST_CANDIDATES = 4096
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """Which proposals train, and which detections count (Fast R-CNN, section 2.3; Mask R-CNN, section 3.1)."""
+
+    batch: int = 512  # regions sampled a picture
+    positive_fraction: float = 0.25
+    positive_iou: float = 0.5
+    nms_iou: float = 0.5
+    score_threshold: float = 0.05
+    max_objects: int = 100
+
+
+class RegionAlign(nn.Module):
+    """RoIAlign on the levels P2 to P5; no parameters."""
+
+    def __init__(self, output_size: int, strides: tuple[int, ...], sampling: int, aligned: bool) -> None:
+        super().__init__()
+        self.output_size, self.strides, self.sampling, self.aligned = output_size, strides, sampling, aligned
+
+    def forward(self, features: list[Tensor], boxes: Tensor, picture: Tensor) -> Tensor:
+        """(R, channels, output_size, output_size) of boxes (R, 4) that belong to pictures (R,)."""
+        return multilevel_roi_align(
+            features[: len(self.strides)],
+            boxes,
+            picture,
+            self.strides,
+            output_size=self.output_size,
+            sampling=self.sampling,
+            aligned=self.aligned,
+        )
+
+
+class BoxHead(nn.Module):
+    """Two fully connected layers (FPN, section 4.2)."""
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        self.fc6, self.fc7 = nn.Linear(channels * size**2, width), nn.Linear(width, width)
+        for layer in (self.fc6, self.fc7):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))
+
+
+class BoxPredictor(nn.Module):
+    """Class logits (R, C) and class-specific deltas (R, 4C)."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score, self.bbox_pred = nn.Linear(width, num_classes), nn.Linear(width, num_classes * 4)
+        # Fast R-CNN, section 4.1: standard deviations 0.01 and 0.001.
+        nn.init.normal_(self.cls_score.weight, std=0.01)
+        nn.init.normal_(self.bbox_pred.weight, std=0.001)
+        nn.init.zeros_(self.cls_score.bias)
+        nn.init.zeros_(self.bbox_pred.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cls_score(x).float(), self.bbox_pred(x).float()
+
+
+class MaskHead(nn.Sequential):
+    """Four 3×3 convolutions (Mask R-CNN, figure 4, right)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        widths = [channels, width, width, width, width]
+        super().__init__(
+            *(
+                nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True))
+                for a, b in zip(widths, widths[1:])
+            )
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+
+class MaskPredictor(nn.Module):
+    """A transposed convolution that doubles the side, then a mask logit a class."""
+
+    def __init__(self, channels: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv5_mask = nn.ConvTranspose2d(channels, width, 2, stride=2)
+        self.mask_fcn_logits = nn.Conv2d(width, num_classes, 1)
+        for layer in (self.conv5_mask, self.mask_fcn_logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True)).float()
+
+
+class Sampled(NamedTuple):
+    """Regions chosen to train on: boxes (N, B, 4), labels (N, B) with 0 for background, matched (N, B), valid (N, B)."""
+
+    boxes: Tensor
+    labels: Tensor
+    matched: Tensor
+    valid: Tensor
+
+
+def _rows(values: Tensor) -> Tensor:
+    """(N, K, ...) as (N × K, ...)."""
+    return values.flatten(0, 1)
+
+
+def _pictures(valid: Tensor) -> Tensor:
+    """Which picture each of N × K regions belongs to: (N × K,)."""
+    return torch.arange(len(valid), device=valid.device)[:, None].expand_as(valid).flatten()
+
+
+def _of(values: Tensor, index: Tensor) -> Tensor:
+    """values (N, M, ...) at index (N, K): (N, K, ...)."""
+    shape = (*index.shape, *values.shape[2:])
+    return values.gather(1, index.reshape(*index.shape, *[1] * (values.ndim - 2)).expand(shape))
+
+
+class RoIHeads(nn.Module):
+    """Box head, and mask head where there is one, over sampled proposals (training) or all of them."""
+
+    def __init__(
+        self,
+        box_roi_pool: nn.Module,
+        box_head: nn.Module,
+        box_predictor: nn.Module,
+        settings: RegionSettings,
+        *,
+        mask_roi_pool: nn.Module | None = None,
+        mask_head: nn.Module | None = None,
+        mask_predictor: nn.Module | None = None,
+        mask_target_aligned: bool = False,
+    ) -> None:
+        super().__init__()
+        self.box_roi_pool, self.box_head, self.box_predictor = box_roi_pool, box_head, box_predictor
+        self.mask_roi_pool, self.mask_head, self.mask_predictor = mask_roi_pool, mask_head, mask_predictor
+        self.settings, self.mask_target_aligned = settings, mask_target_aligned
+
+    @torch.no_grad()
+    def sample(self, proposals: Tensor, valid: Tensor, batch: Batch, targets: Targets) -> Sampled:
+        """Choose regions among proposals (N, P, 4) and the objects' own boxes, a quarter of them positive at most."""
+        s = self.settings
+        # The labels' boxes too, or the first steps would have no positives (as in every implementation).
+        boxes = torch.cat((proposals, targets.boxes), dim=1)
+        matched, status = match(
+            targets.boxes, targets.valid, boxes, high=s.positive_iou, low=s.positive_iou, best_of_each=False
+        )
+        status = ignore_crowds(status, boxes, targets.boxes, targets.crowd)
+        status = status.masked_fill(~torch.cat((valid, targets.valid), dim=1), -1)
+        index, chosen = sample(status, batch.keys, "roi", s.batch, s.positive_fraction)
+        matched = matched.gather(1, index)
+        positive = (status.gather(1, index) == POSITIVE) & chosen
+        labels = targets.labels.gather(1, matched) * positive
+        return Sampled(_of(boxes, index), labels, matched, chosen)
+
+    def losses(self, features: list[Tensor], sampled: Sampled, batch: Batch, targets: Targets) -> dict[str, Tensor]:
+        """Multi-task loss, Fast R-CNN, equation 1, and the mask's term, Mask R-CNN, section 3."""
+        with torch.no_grad():
+            gt_deltas = encode(_of(targets.boxes, sampled.matched), sampled.boxes, WEIGHTS)
+        valid, boxes, labels, deltas, picture = trim(
+            _rows(sampled.valid),
+            _rows(sampled.boxes),
+            _rows(sampled.labels),
+            _rows(gt_deltas),
+            _pictures(sampled.valid),
+        )
+        pred_logits, pred_deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, picture)))
+        pred_deltas = pred_deltas.view(len(boxes), -1, 4)
+        pred_deltas = pred_deltas.gather(1, labels[:, None, None].expand(-1, 1, 4)).squeeze(1)
+        classifier = F.cross_entropy(pred_logits, labels, reduction="none")
+        regression = F.smooth_l1_loss(pred_deltas, deltas, beta=1 / 9, reduction="none").sum(-1)
+        zero, count = classifier.new_zeros(()), valid.sum()
+        losses = {
+            "loss_classifier": mean_loss(torch.where(valid, classifier, zero).sum(), count),
+            "loss_box_reg": mean_loss(torch.where(valid & (labels > 0), regression, zero).sum(), count),
+        }
+        if self.mask_head is not None:
+            losses["loss_mask"] = self.mask_loss(features, sampled, batch, targets)
+        return losses
+
+    def mask_loss(self, features: list[Tensor], sampled: Sampled, batch: Batch, targets: Targets) -> Tensor:
+        """Binary cross entropy, a mean over the positive regions' pixels, of the mask of the object's own class."""
+        # Positives come first and are limited in number: the rest never reaches the mask head.
+        most = int(self.settings.batch * self.settings.positive_fraction)
+        matched, labels = sampled.matched[:, :most], sampled.labels[:, :most]
+        objects = (targets.mask_offsets, targets.mask_sizes, targets.mask_boxes)
+        valid, boxes, labels, picture, offsets, crop_sizes, crop_boxes = trim(
+            _rows(labels > 0),
+            _rows(sampled.boxes[:, :most]),
+            _rows(labels),
+            _pictures(labels),
+            *(_rows(_of(values, matched)) for values in objects),
+        )
+        pred = self.mask_logits(features, boxes, picture, labels)
+        gt = mask_targets(
+            targets.mask_pixels,
+            offsets,
+            crop_sizes,
+            crop_boxes,
+            boxes,
+            batch.sizes[picture],
+            output_size=pred.shape[-1],
+            aligned=self.mask_target_aligned,
+        )
+        loss = F.binary_cross_entropy_with_logits(pred, gt, reduction="none").mean(dim=(1, 2))
+        return mean_loss(torch.where(valid, loss, loss.new_zeros(())).sum(), valid.sum())
+
+    def mask_logits(self, features: list[Tensor], boxes: Tensor, picture: Tensor, labels: Tensor) -> Tensor:
+        """Logits (R, 28, 28) of the masks of classes `labels` (R,) over `boxes` (R, 4)."""
+        assert self.mask_roi_pool is not None and self.mask_head is not None and self.mask_predictor is not None
+        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, picture)))
+        return logits[torch.arange(len(labels), device=labels.device), labels]
+
+    def detect(
+        self,
+        features: list[Tensor],
+        proposals: Tensor,
+        valid: Tensor,
+        sizes: Tensor,
+        *,
+        max_objects: int | None = None,
+        score_threshold: float | None = None,
+    ) -> Detections:
+        """The best boxes of each class over the score threshold, without near-duplicates, and their masks."""
+        s = self.settings
+        most = s.max_objects if max_objects is None else max_objects
+        least = s.score_threshold if score_threshold is None else score_threshold
+        pooled = self.box_roi_pool(features, _rows(proposals), _pictures(valid))
+        pred_logits, pred_deltas = self.box_predictor(self.box_head(pooled))
+        shape = (*valid.shape, pred_logits.shape[-1])
+        # Background is no detection: classes 1 to C-1 of every proposal compete.
+        scores = (pred_logits.softmax(-1).view(shape)[..., 1:] * valid.unsqueeze(-1)).flatten(1)
+        score, candidate = scores.topk(min(MOST_CANDIDATES, scores.shape[1]), dim=1)
+        live, score, candidate = trim_tail(score > least, score, candidate)
+        classes = shape[2] - 1
+        row, label = torch.div(candidate, classes, rounding_mode="floor"), candidate % classes + 1
+        deltas = _of(pred_deltas.view(shape[0], -1, 4), row * shape[2] + label)
+        boxes = clip_boxes(decode(deltas, _of(proposals, row), WEIGHTS), sizes)
+        live = live & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= LEAST_SIDE)
+        index, kept = nms(boxes, score, label, live, s.nms_iou, most)
+        boxes, label = _of(boxes, index), label.gather(1, index)
+        masks = None if self.mask_head is None else self._masks(features, boxes, label, kept)
+        return Detections(boxes, score.gather(1, index) * kept, label, kept, masks)
+
+    def _masks(self, features: list[Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        every = torch.arange(valid.numel(), device=valid.device)
+        _, box, label, picture, place = trim(_rows(valid), _rows(boxes), _rows(labels), _pictures(valid), every)
+        pred = self.mask_logits(features, box, picture, label).sigmoid()
+        masks = pred.new_zeros(valid.numel(), *pred.shape[1:]).index_copy(0, place, pred)
+        return masks.view(*valid.shape, *pred.shape[1:])

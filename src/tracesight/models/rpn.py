@@ -1,0 +1,163 @@
+"""Region proposal network: Ren et al., "Faster R-CNN" (2015), section 3.1, on a pyramid as FPN (2017), section 4.1.
+
+N pictures, L levels, A anchors in all levels together, M objects (padded), P proposals (padded).
+Every level's cell proposes a few anchors; a 3×3 convolution and two 1×1 siblings, shared by all levels, give each an
+objectness logit and four deltas. Parameter names are torchvision's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracesight.data.batch import Batch, Targets
+from tracesight.models.anchors import cell_anchors, grid_anchors
+from tracesight.ops.boxes import clip_boxes
+from tracesight.ops.collectives import mean_loss
+from tracesight.ops.deltas import decode, encode
+from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
+from tracesight.ops.nms import nms
+from tracesight.ops.trim import trim_tail
+
+WEIGHTS = (1.0, 1.0)
+# Proposals thinner than this, in pixels, are noise.
+LEAST_SIDE = 1e-3
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """How many anchors survive, and which train (Faster R-CNN, section 3.1.3; FPN, section 4.1)."""
+
+    pre_nms_train: int = 2000  # a level
+    post_nms_train: int = 2000  # a picture
+    pre_nms_test: int = 1000
+    post_nms_test: int = 1000
+    nms_iou: float = 0.7
+    batch: int = 256  # anchors sampled a picture
+    positive_fraction: float = 0.5
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+
+
+class RPNHead(nn.Module):
+    """A 3×3 convolution, then objectness and deltas of the anchors of each cell."""
+
+    def __init__(self, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)))
+        self.cls_logits = nn.Conv2d(channels, anchors, 1)
+        self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """A level each: logits (N, Hi × Wi × anchors) and deltas (N, Hi × Wi × anchors, 4), float32."""
+        logits, deltas = [], []
+        for feature in features:
+            hidden = self.conv(feature)
+            # Cell by cell, then anchor by anchor: the order of `grid_anchors`.
+            logits.append(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1).float())
+            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4).float())
+        return logits, deltas
+
+
+class RegionProposalNetwork(nn.Module):
+    """Head, anchors and settings; `propose` gives proposals and, with targets, the two losses."""
+
+    def __init__(
+        self,
+        channels: int,
+        anchor_sizes: tuple[tuple[float, ...], ...],
+        anchor_ratios: tuple[float, ...],
+        strides: tuple[int, ...],
+        settings: ProposalSettings,
+    ) -> None:
+        super().__init__()
+        if len(anchor_sizes) != len(strides):
+            raise ValueError(f"anchor_sizes has {len(anchor_sizes)} levels; the backbone has {len(strides)}")
+        if len({len(sizes) for sizes in anchor_sizes}) != 1:
+            raise ValueError("anchor_sizes must have equally many sizes at every level: the head is shared by all")
+        self.head = RPNHead(channels, len(anchor_sizes[0]) * len(anchor_ratios))
+        self.strides, self.settings = strides, settings
+        for level, sizes in enumerate(anchor_sizes):
+            self.register_buffer(f"cell_{level}", cell_anchors(tuple(sizes), anchor_ratios), persistent=False)
+
+    def anchors(self, features: list[Tensor]) -> list[Tensor]:
+        """Anchors (Hi × Wi × anchors, 4) a level, picture pixels."""
+        return [
+            grid_anchors(getattr(self, f"cell_{level}"), (feature.shape[2], feature.shape[3]), stride)
+            for level, (feature, stride) in enumerate(zip(features, self.strides))
+        ]
+
+    def forward(
+        self, features: list[Tensor], batch: Batch, targets: Targets | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Proposals (N, P, 4), best first, their valid (N, P), and the losses (empty without targets)."""
+        anchors = self.anchors(features)
+        logits, deltas = self.head(features)
+        proposals, valid = self.propose(anchors, logits, deltas, batch.sizes, train=targets is not None)
+        losses: dict[str, Tensor] = {}
+        if targets is not None:
+            losses = self.losses(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), batch, targets)
+        return proposals, valid, losses
+
+    @torch.no_grad()
+    def propose(
+        self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], sizes: Tensor, *, train: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The best anchors of each level, moved, limited to their picture, and freed of near-duplicates."""
+        pre = self.settings.pre_nms_train if train else self.settings.pre_nms_test
+        post = self.settings.post_nms_train if train else self.settings.post_nms_test
+        boxes, scores, group = [], [], []
+        for level, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas)):
+            score, index = logit.topk(min(pre, logit.shape[1]), dim=1)
+            delta = delta.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+            boxes.append(decode(delta, anchor[index], WEIGHTS))
+            scores.append(score)
+            group.append(torch.full_like(index, level))
+        box = clip_boxes(torch.cat(boxes, 1), sizes)
+        score = torch.cat(scores, 1).sigmoid()
+        valid = (box[..., 2:] - box[..., :2]).amin(-1) >= LEAST_SIDE
+        index, kept = nms(box, score, torch.cat(group, 1), valid, self.settings.nms_iou, post)
+        kept, index = trim_tail(kept, index)
+        return box.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), kept
+
+    def sample(self, anchors: Tensor, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Anchors to train on: index (N, B) into A, valid, positive (N, B) and the object matched (N, B)."""
+        s = self.settings
+        matched, status = match(
+            targets.boxes,
+            targets.valid,
+            anchors[None],
+            high=s.positive_iou,
+            low=s.negative_iou,
+            best_of_each=True,
+        )
+        status = ignore_crowds(status, anchors[None], targets.boxes, targets.crowd)
+        index, valid = sample(status, batch.keys, "rpn", s.batch, s.positive_fraction)
+        return index, valid, (status.gather(1, index) == POSITIVE) & valid, matched.gather(1, index)
+
+    def losses(
+        self, anchors: Tensor, logits: Tensor, deltas: Tensor, batch: Batch, targets: Targets
+    ) -> dict[str, Tensor]:
+        """Equation 1: cross entropy of objectness, smooth L1 (beta 1/9) of deltas, both over all sampled anchors."""
+        with torch.no_grad():
+            index, valid, positive, matched = self.sample(anchors, batch, targets)
+            gt_boxes = targets.boxes.gather(1, matched.unsqueeze(-1).expand(-1, -1, 4))
+            gt_deltas = encode(gt_boxes, anchors[index], WEIGHTS)
+        logit = logits.gather(1, index)
+        delta = deltas.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+        objectness = F.binary_cross_entropy_with_logits(logit, positive.to(logit.dtype), reduction="none")
+        regression = F.smooth_l1_loss(delta, gt_deltas, beta=1 / 9, reduction="none").sum(-1)
+        # `where` and not a product: padding may hold anything, infinity too.
+        zero = logit.new_zeros(())
+        count = valid.sum()
+        return {
+            "loss_objectness": mean_loss(torch.where(valid, objectness, zero).sum(), count),
+            "loss_rpn_box_reg": mean_loss(torch.where(positive, regression, zero).sum(), count),
+        }

@@ -1,0 +1,115 @@
+"""Masks between pictures and the small grids that networks see: "Mask R-CNN" (2017), section 3."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tracesight.ops.trim import may_read
+
+# Samples a bin side on devices; a bin side longer than this many pixels is sampled, not averaged, there.
+MOST_SAMPLES = 8
+
+
+def mask_targets(
+    pixels: Tensor,
+    offsets: Tensor,
+    crop_sizes: Tensor,
+    crop_boxes: Tensor,
+    boxes: Tensor,
+    sizes: Tensor,
+    *,
+    output_size: int,
+    aligned: bool,
+) -> Tensor:
+    """What each region's mask should be: (R, P, P) float32 in 0–1, the share of each bin that the object covers.
+
+    pixels (T,) uint8: all crops, flat, row-major; offsets (R,), crop_sizes (R, 2) height and width, crop_boxes (R, 4)
+    the rectangle that the crop spans in the network's picture: the crop of each region's object. boxes (R, 4);
+    sizes (R, 2) height and width of each region's picture. Bilinear samples, one a pixel and bin side, are averaged,
+    at most 8 elsewhere than in eager mode on the CPU.
+    aligned: whether a pixel's value sits at its centre; without it, as in torchvision, targets lie half a pixel off.
+    """
+    with torch.no_grad():
+        bins = torch.ceil((boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6) / output_size).to(torch.int64)
+        columns = (pixels, offsets, crop_sizes, crop_boxes, boxes, sizes)
+        if not may_read(boxes):
+            return _sampled(*columns, bins.clamp(max=MOST_SAMPLES), MOST_SAMPLES, output_size, aligned)
+        out = boxes.new_empty(len(boxes), output_size, output_size, dtype=torch.float32)
+        longest = bins.amax(dim=1)
+        for side in longest.unique().tolist():
+            rows = (longest == side).nonzero().squeeze(1)
+            # Large objects a few at a time: 28 × 28 bins of 30 × 30 samples are 700,000 numbers each.
+            for part in rows.split(max(1, 2_000_000 // (output_size * side) ** 2)):
+                picked = [column[part] for column in columns[1:]]
+                out[part] = _sampled(pixels, *picked, bins[part], side, output_size, aligned)
+        return out
+
+
+def _sampled(
+    pixels: Tensor,
+    offsets: Tensor,
+    crop_sizes: Tensor,
+    crop_boxes: Tensor,
+    boxes: Tensor,
+    sizes: Tensor,
+    bins: Tensor,
+    most: int,
+    output_size: int,
+    aligned: bool,
+) -> Tensor:
+    """`mask_targets` with room for `most` samples a bin side, of which a region uses `bins` (R, 2) in x and y."""
+    weights, rows = [], []
+    for axis in (1, 0):
+        low, high = boxes[:, axis], boxes[:, axis + 2]
+        length = high - low
+        if not aligned:
+            length = length.clamp(min=1.0)
+        step = torch.arange(most, device=boxes.device)
+        count = bins[:, axis, None]
+        fraction = (step + 0.5) / count
+        used = (step < count) / count.to(torch.float32)
+        cell = torch.arange(output_size, device=boxes.device)[None, :, None] + fraction[:, None, :]
+        position = low[:, None, None] + cell * (length / output_size)[:, None, None]
+        shift = 0.0 if aligned else 0.5
+        # The picture's border goes on for half a pixel; beyond its own box, a crop is background.
+        position = position.clamp(min=0.0).minimum((sizes[:, 1 - axis] - (0 if aligned else 1))[:, None, None])
+        extent = (crop_boxes[:, axis + 2] - crop_boxes[:, axis]).clamp(min=1e-6)
+        count = crop_sizes[:, 1 - axis]
+        position = (position + shift - crop_boxes[:, axis][:, None, None]) * (count / extent)[:, None, None] - 0.5
+        lower = position.floor()
+        part = position - lower
+        neighbours = torch.stack((lower, lower + 1), dim=-1).to(torch.int64)
+        weight = torch.stack((1 - part, part), dim=-1) * used[:, None, :, None]
+        inside = (neighbours >= 0) & (neighbours < count[:, None, None, None])
+        weights.append((weight * inside).flatten(2))
+        rows.append(neighbours.clamp(min=0).minimum((count - 1).clamp(min=0)[:, None, None, None]).flatten(2))
+    (y_weight, x_weight), (y, x) = weights, rows
+    # (R, P, 1, 2S, 1) with (R, 1, P, 1, 2S)
+    index = (y * crop_sizes[:, 1][:, None, None] + offsets[:, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
+    values = pixels[index.clamp(max=len(pixels) - 1)].to(torch.float32)
+    return torch.einsum("rpqyx,rpy,rqx->rpq", values, y_weight, x_weight)
+
+
+def mask_crops(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[tuple[Tensor, tuple[int, int]]]:
+    """Binary masks of objects in picture resolution, each only as large as its box.
+
+    masks (D, P, P) probabilities; boxes (D, 4) in the pixels of a picture of `size` (height, width).
+    Returns for each a bool crop (h, w) that lies inside the picture and its origin (y, x). Box edges are rounded
+    down and one pixel is added, as torchvision's pasting does: same weights, same masks.
+    """
+    grid = masks.shape[-1]
+    padded = F.pad(masks.detach().to("cpu", torch.float32), (1, 1, 1, 1))
+    boxes = boxes.detach().to("cpu", torch.float32)
+    centre, half = (boxes[:, 2:] + boxes[:, :2]) * 0.5, (boxes[:, 2:] - boxes[:, :2]) * 0.5
+    half = half * ((grid + 2) / grid)
+    edges = torch.cat((centre - half, centre + half), dim=1).to(torch.int64).tolist()
+    height, width = size
+    crops = []
+    for mask, (x0, y0, x1, y1) in zip(padded, edges):
+        shape = (max(y1 - y0 + 1, 1), max(x1 - x0 + 1, 1))
+        grown = F.interpolate(mask[None, None], size=shape, mode="bilinear", align_corners=False)[0, 0] > 0.5
+        top, left = max(y0, 0), max(x0, 0)
+        crops.append((grown[top - y0 : height - y0, left - x0 : width - x0], (top, left)))
+    return crops

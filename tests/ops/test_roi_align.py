@@ -1,0 +1,97 @@
+"""RoIAlign against torchvision's, forward and backward, and against the sum written out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torchvision.ops import MultiScaleRoIAlign, roi_align
+
+from tracesight.ops.roi_align import multilevel_roi_align, pyramid_levels
+
+STRIDES = (4, 8, 16, 32)
+
+
+def pyramid(dtype=torch.float32, channels=8):
+    torch.manual_seed(0)
+    return [torch.randn(2, channels, 256 // s, 320 // s, dtype=dtype) for s in STRIDES]
+
+
+def regions(count=200):
+    torch.manual_seed(1)
+    corner = torch.rand(count, 2) * torch.tensor([300.0, 240.0])
+    side = 2 ** (torch.rand(count, 2) * 9)
+    # Some hang over the edge, some have no area.
+    boxes = torch.cat((corner, corner + side), 1) - 10
+    boxes[:5, 2:] = boxes[:5, :2]
+    # One for every level.
+    boxes[5:9] = torch.tensor([[5.0, 5, 5 + side, 5 + side] for side in (40, 130, 240, 460)])
+    return boxes, torch.randint(0, 2, (count,))
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(("size", "sampling"), [(7, 2), (14, 2), (3, 1), (5, 3)])
+def test_equals_torchvision_on_one_level(aligned, size, sampling):
+    features = [pyramid()[0].double()]
+    boxes, picture = regions()
+    boxes = boxes.double()
+    ours = multilevel_roi_align(
+        features, boxes, picture, STRIDES[:1], output_size=size, sampling=sampling, aligned=aligned
+    )
+    rois = torch.cat((picture[:, None].double(), boxes), 1)
+    theirs = roi_align(features[0], rois, size, 0.25, sampling, aligned)
+    assert torch.allclose(ours, theirs, atol=1e-10)
+
+
+def test_equals_torchvision_on_a_pyramid():
+    features = pyramid(torch.float64)
+    boxes, picture = regions()
+    boxes = boxes.double().clamp(min=0)
+    pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    rows = torch.cat(((picture == 0).nonzero(), (picture == 1).nonzero())).squeeze(1)
+    theirs = pool(
+        OrderedDict((str(i), f) for i, f in enumerate(features)),
+        [boxes[picture == 0], boxes[picture == 1]],
+        [(256, 320)] * 2,
+    )
+    ours = multilevel_roi_align(
+        features, boxes[rows], picture[rows], STRIDES, output_size=7, sampling=2, aligned=False
+    )
+    assert torch.allclose(ours, theirs, atol=1e-10)
+    assert len(pyramid_levels(boxes, 4).unique()) == 4
+
+
+def test_gradient_equals_torchvision():
+    boxes, picture = regions()
+    rois = torch.cat((picture[:, None].float(), boxes), 1)
+    feature = pyramid()[0].requires_grad_()
+    cotangent = torch.randn(len(boxes), 8, 7, 7)
+    ours = multilevel_roi_align([feature], boxes, picture, (4,), output_size=7, sampling=2, aligned=False)
+    (our_grad,) = torch.autograd.grad(ours, feature, cotangent)
+    (their_grad,) = torch.autograd.grad(roi_align(feature, rois, 7, 0.25, 2, False), feature, cotangent)
+    assert torch.allclose(our_grad, their_grad, atol=1e-4)
+
+
+def test_gradient_is_the_derivative():
+    torch.manual_seed(0)
+    features = [torch.randn(1, 2, 8, 8, dtype=torch.float64, requires_grad=True)]
+    boxes = torch.tensor([[3.0, 3, 20, 17], [0, 0, 31, 31]], dtype=torch.float64)
+    picture = torch.zeros(2, dtype=torch.int64)
+    assert torch.autograd.gradcheck(
+        lambda f: multilevel_roi_align([f], boxes, picture, (4,), output_size=2, sampling=2, aligned=False), features
+    )
+
+
+def test_bfloat16_is_near_and_no_regions_work():
+    boxes, picture = regions()
+    settings = {"output_size": 7, "sampling": 2, "aligned": False}
+    exact = multilevel_roi_align(pyramid(), boxes, picture, STRIDES, **settings)
+    half = multilevel_roi_align([f.bfloat16() for f in pyramid()], boxes, picture, STRIDES, **settings)
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - exact).abs().max() < 0.05
+    features = [f.requires_grad_() for f in pyramid()]
+    none = multilevel_roi_align(features, boxes[:0], picture[:0], STRIDES, **settings)
+    assert none.shape == (0, 8, 7, 7)
+    none.sum().backward()
+    assert features[0].grad is not None and features[0].grad.abs().max() == 0
