@@ -76,8 +76,9 @@ def test_an_object_that_overlaps_nothing_makes_nothing_positive():
 
 
 def test_no_objects_make_every_box_negative():
-    _, status = match(torch.zeros(1, 32, 4), torch.zeros(1, 32).bool(), random_boxes(1, 9), high=0.7, low=0.3,
-                      best_of_each=True)
+    _, status = match(
+        torch.zeros(1, 32, 4), torch.zeros(1, 32).bool(), random_boxes(1, 9), high=0.7, low=0.3, best_of_each=True
+    )
     assert (status == NEGATIVE).all()
 
 

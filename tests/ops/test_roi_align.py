@@ -55,9 +55,7 @@ def test_equals_torchvision_on_a_pyramid():
         [boxes[picture == 0], boxes[picture == 1]],
         [(256, 320)] * 2,
     )
-    ours = multilevel_roi_align(
-        features, boxes[rows], picture[rows], STRIDES, output_size=7, sampling=2, aligned=False
-    )
+    ours = multilevel_roi_align(features, boxes[rows], picture[rows], STRIDES, output_size=7, sampling=2, aligned=False)
     assert torch.allclose(ours, theirs, atol=1e-10)
     assert len(pyramid_levels(boxes, 4).unique()) == 4
 

@@ -72,8 +72,12 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
     known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"norm_eps"}
     for key in args:
         if key not in known:
-            raise UserError(f"{name} has no argument {key!r}{_nearest(key, known)}; it takes {', '.join(sorted(known))}")
-    extra = {"norm_eps": CONVENTIONS[conventions].norm_eps} if entry.task == "classify" else {"conventions": conventions}
+            raise UserError(
+                f"{name} has no argument {key!r}{_nearest(key, known)}; it takes {', '.join(sorted(known))}"
+            )
+    extra = (
+        {"norm_eps": CONVENTIONS[conventions].norm_eps} if entry.task == "classify" else {"conventions": conventions}
+    )
     try:
         model = entry.builder(classes, **extra, **args)
     except (TypeError, ValueError) as error:

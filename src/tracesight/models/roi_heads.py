@@ -21,6 +21,7 @@ from tracesight.ops.deltas import decode, encode
 from tracesight.ops.masks import mask_targets
 from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
 from tracesight.ops.nms import nms
+from tracesight.ops.precision import full_precision
 from tracesight.ops.roi_align import multilevel_roi_align
 from tracesight.ops.trim import trim, trim_tail
 
@@ -90,7 +91,7 @@ class BoxPredictor(nn.Module):
         nn.init.zeros_(self.bbox_pred.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cls_score(x).float(), self.bbox_pred(x).float()
+        return full_precision(self.cls_score(x)), full_precision(self.bbox_pred(x))
 
 
 class MaskHead(nn.Sequential):
@@ -99,10 +100,7 @@ class MaskHead(nn.Sequential):
     def __init__(self, channels: int, width: int) -> None:
         widths = [channels, width, width, width, width]
         super().__init__(
-            *(
-                nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True))
-                for a, b in zip(widths, widths[1:])
-            )
+            *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)) for a, b in zip(widths, widths[1:]))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -117,13 +115,15 @@ class MaskPredictor(nn.Module):
         super().__init__()
         self.conv5_mask = nn.ConvTranspose2d(channels, width, 2, stride=2)
         self.mask_fcn_logits = nn.Conv2d(width, num_classes, 1)
+        nn.init.kaiming_normal_(self.conv5_mask.weight, mode="fan_out", nonlinearity="relu")
+        # Small, so that the first loss is log 2: fan-out initialisation with two classes would start at three times it.
+        nn.init.normal_(self.mask_fcn_logits.weight, std=0.001)
         for layer in (self.conv5_mask, self.mask_fcn_logits):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True)).float()
+        return full_precision(self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True)))
 
 
 class Sampled(NamedTuple):

@@ -20,6 +20,7 @@ from tracesight.ops.collectives import mean_loss
 from tracesight.ops.deltas import decode, encode
 from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
 from tracesight.ops.nms import nms
+from tracesight.ops.precision import full_precision
 from tracesight.ops.trim import trim_tail
 
 WEIGHTS = (1.0, 1.0)
@@ -56,13 +57,13 @@ class RPNHead(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """A level each: logits (N, Hi × Wi × anchors) and deltas (N, Hi × Wi × anchors, 4), float32."""
+        """A level each: logits (N, Hi × Wi × anchors) and deltas (N, Hi × Wi × anchors, 4), not in half precision."""
         logits, deltas = [], []
         for feature in features:
             hidden = self.conv(feature)
             # Cell by cell, then anchor by anchor: the order of `grid_anchors`.
-            logits.append(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1).float())
-            deltas.append(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4).float())
+            logits.append(full_precision(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)))
+            deltas.append(full_precision(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4)))
         return logits, deltas
 
 

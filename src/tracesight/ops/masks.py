@@ -23,7 +23,7 @@ def mask_targets(
     output_size: int,
     aligned: bool,
 ) -> Tensor:
-    """What each region's mask should be: (R, P, P) float32 in 0–1, the share of each bin that the object covers.
+    """What each region's mask should be: (R, P, P), 0–1, of the boxes' type, the share of each bin that the object covers.
 
     pixels (T,) uint8: all crops, flat, row-major; offsets (R,), crop_sizes (R, 2) height and width, crop_boxes (R, 4)
     the rectangle that the crop spans in the network's picture: the crop of each region's object. boxes (R, 4);
@@ -36,7 +36,7 @@ def mask_targets(
         columns = (pixels, offsets, crop_sizes, crop_boxes, boxes, sizes)
         if not may_read(boxes):
             return _sampled(*columns, bins.clamp(max=MOST_SAMPLES), MOST_SAMPLES, output_size, aligned)
-        out = boxes.new_empty(len(boxes), output_size, output_size, dtype=torch.float32)
+        out = boxes.new_empty(len(boxes), output_size, output_size)
         longest = bins.amax(dim=1)
         for side in longest.unique().tolist():
             rows = (longest == side).nonzero().squeeze(1)
@@ -69,7 +69,7 @@ def _sampled(
         step = torch.arange(most, device=boxes.device)
         count = bins[:, axis, None]
         fraction = (step + 0.5) / count
-        used = (step < count) / count.to(torch.float32)
+        used = (step < count) / count.to(boxes.dtype)
         cell = torch.arange(output_size, device=boxes.device)[None, :, None] + fraction[:, None, :]
         position = low[:, None, None] + cell * (length / output_size)[:, None, None]
         shift = 0.0 if aligned else 0.5
@@ -88,8 +88,9 @@ def _sampled(
     (y_weight, x_weight), (y, x) = weights, rows
     # (R, P, 1, 2S, 1) with (R, 1, P, 1, 2S)
     index = (y * crop_sizes[:, 1][:, None, None] + offsets[:, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
-    values = pixels[index.clamp(max=len(pixels) - 1)].to(torch.float32)
-    return torch.einsum("rpqyx,rpy,rqx->rpq", values, y_weight, x_weight)
+    values = pixels[index.clamp(max=len(pixels) - 1)].to(boxes.dtype)
+    # Sums and no matrix product, which autocast would round to bfloat16.
+    return ((values * x_weight[:, None, :, None, :]).sum(-1) * y_weight[:, :, None, :]).sum(-1)
 
 
 def mask_crops(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[tuple[Tensor, tuple[int, int]]]:

@@ -13,9 +13,7 @@ from tracesight.ops.trim import may_read
 PASSES = 32
 
 
-def nms(
-    boxes: Tensor, scores: Tensor, group: Tensor, valid: Tensor, iou: float, max_out: int
-) -> tuple[Tensor, Tensor]:
+def nms(boxes: Tensor, scores: Tensor, group: Tensor, valid: Tensor, iou: float, max_out: int) -> tuple[Tensor, Tensor]:
     """Keep the best boxes of each group, dropping those that overlap a better one of it by more than `iou`.
 
     boxes (N, K, 4); scores (N, K); group (N, K) int64, level or class: only boxes of one group compete; valid (N, K).

@@ -1,0 +1,87 @@
+"""The command `tracesight`: a command parses, calls one function, prints. Exit statuses are decided here alone.
+
+0: it did what was asked. 1: part of the work failed, and the message says which. 2: something the user got wrong, in
+one line. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tracesight.cli import demo, evaluate, models, predict, train, weights
+from tracesight.errors import PartialFailure, UserError
+
+app = typer.Typer(
+    name="tracesight",
+    help="Pictures into scenes that programs can read, and where every object in them came from.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would take a third of the time that help may take
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from tracesight import __version__
+
+        typer.echo(f"tracesight {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.add_typer(weights.app, name="weights")
+app.command("models")(models.models)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    sys.exit(_status(list(arguments) or ["--help"]))
+
+
+def _status(arguments: list[str]) -> int:
+    try:
+        status = app(arguments, standalone_mode=False, prog_name="tracesight")
+        return status if isinstance(status, int) else 0
+    except UserError as error:
+        return _complain(str(error), 2)
+    except PartialFailure as error:
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        # Mistakes in the command line. The class belongs to click, which some versions of typer bring in themselves.
+        describe = getattr(error, "format_message", None)
+        if describe is None:
+            raise
+        return _complain(f"{describe()} (see `tracesight {_command(arguments)}--help`)", 2)
+
+
+def _complain(message: str, status: int) -> int:
+    typer.echo("error: " + " ".join(message.split("\n")).strip(), err=True)
+    return status
+
+
+def _command(arguments: list[str]) -> str:
+    """The command that was meant, for the hint: its name and a space, or nothing."""
+    names = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    return f"{arguments[0]} " if arguments[0] in names else ""

@@ -1,0 +1,77 @@
+"""`tracesight evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tracesight.bundle import Bundle
+    from tracesight.data.record import Dataset
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, such as RUN/best.")],
+    data: Annotated[Path, typer.Argument(help="A data folder with train and val, or one set of labelled pictures.")],
+    split: Annotated[
+        str | None, typer.Option(help="train or val. Default: val; all of DATA where it is one set of pictures.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that receives metrics.json and results.coco.json.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Score a bundle on labelled pictures: COCO's figures for boxes and masks, overall and by class."""
+    import json
+
+    from tracesight import evaluation, predict
+    from tracesight.bundle import load
+    from tracesight.cli.show import note, print_json, progress
+    from tracesight.scene.values import write_whole
+    from tracesight.training.precision import choose_device
+
+    model = load(bundle)
+    dataset = _dataset(model, data, split)
+    with progress("evaluate", len(dataset)) as advance:
+        results = predict.dataset_results(
+            model,
+            dataset,
+            device=choose_device(device),
+            precision=precision,
+            progress=lambda _: advance(),
+        )
+    kinds = ("bbox", "segm") if model.task == "segment" else ("bbox",)
+    metrics = evaluation.evaluate(results, dataset, max_objects=model.max_objects, kinds=kinds)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "results.coco.json", json.dumps(results))
+        write_whole(out / "metrics.json", json.dumps(metrics, indent=1))
+    for warning in metrics["warnings"]:
+        note(f"warning: {warning}")
+    if as_json:
+        print_json(metrics)
+    else:
+        typer.echo(evaluation.table(metrics))
+
+
+def _dataset(model: Bundle, data: Path, split: str | None) -> Dataset:
+    """The labelled pictures that are meant, checked whole."""
+    from tracesight.data.checks import check_pictures
+    from tracesight.data.formats import read_dataset, read_splits
+    from tracesight.errors import UserError
+
+    if split not in (None, "train", "val"):
+        raise UserError(f"--split {split}: use train or val")
+    if split is None and (data.is_file() or any(data.glob("*.json"))):
+        dataset = read_dataset(data)
+    else:
+        # Where a training had no val of its own, its seed says again which pictures it held out.
+        train, val, _ = read_splits(data, int(model.lineage.get("seed", 0)))
+        chosen = train if split == "train" else val
+        if chosen is None:
+            raise UserError(f"{data}: has no val; say --split train, or name one set of pictures")
+        dataset = chosen
+    check_pictures(dataset)
+    return dataset

@@ -1,0 +1,61 @@
+"""`tracesight predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, such as RUN/best.")],
+    images: Annotated[list[str], typer.Argument(help="Pictures, folders (with all below them) and globs.")],
+    out: Annotated[Path, typer.Option(help="Folder that receives scenes, overlays and tables.")],
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score of an object. Default: the operating threshold.")
+    ] = None,
+    max_objects: Annotated[
+        int | None, typer.Option(min=1, help="Most objects a picture. Default: the bundle's.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures read at a time.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
+) -> None:
+    """Find the objects in pictures.
+
+    Writes OUT/scenes/NAME.json, OUT/overlays/NAME.png, OUT/results.coco.json (its picture numbers are explained in
+    OUT/pictures.coco.json) and OUT/objects.csv. A picture that cannot be read is reported and the rest goes on: exit
+    status 1 when some failed, 2 when all did.
+    """
+    from tracesight import predict as prediction
+    from tracesight.bundle import load
+    from tracesight.cli.show import note, print_json, progress
+    from tracesight.training.precision import choose_device
+
+    model = load(bundle)
+    pictures = prediction.find_pictures(images, exclude=out)
+    with progress("predict", len(pictures)) as advance:
+        done = prediction.write(
+            model,
+            pictures,
+            out,
+            threshold=threshold,
+            max_objects=max_objects,
+            device=choose_device(device),
+            batch_size=batch_size,
+            precision=precision,
+            progress=lambda _: advance(),
+        )
+    for failure in done.failures:
+        note(f"failed: {failure.reason}")
+    if as_json:
+        failures = [{"path": str(failure.path), "reason": failure.reason} for failure in done.failures]
+        facts = {"out": str(done.out), "pictures": done.pictures, "objects": done.objects, "failed": failures}
+        print_json({**facts, "bundle": model.digest, "threshold": model.threshold if threshold is None else threshold})
+    else:
+        read = done.pictures - len(done.failures)
+        typer.echo(f"{done.objects} objects in {read} of {done.pictures} pictures: {done.out}")
+    if done.failures:
+        raise prediction.failed(done.failures, done.pictures)

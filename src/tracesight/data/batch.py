@@ -1,0 +1,144 @@
+"""Samples into tensors of few, fixed shapes.
+
+Letters: N pictures; H, W padded height and width; M objects a picture, padded; P mask pixels of the batch, padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tracesight.data.sample import Sample, Undecoded
+from tracesight.data.transforms import resize, resized_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STRIDE = 32  # pictures are padded to multiples of it
+_COUNTS = (32, 128, 512, 2048)
+
+
+class Batch(NamedTuple):
+    """Pictures for a network.
+
+    images: (N, 3, H, W) float32 RGB in 0–1, channels last in memory; H and W are multiples of 32, what is beyond a
+        picture is 0. sizes: (N, 2) int64, (height, width) of the real picture inside. keys: (N, 2) int64, (seed, draw
+        number), to which every random number of the step belongs.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    keys: Tensor
+
+
+class Targets(NamedTuple):
+    """What is to be found on the pictures of a `Batch`.
+
+    boxes: (N, M, 4) float32 (x1, y1, x2, y2) in network pixels. labels: (N, M) int64, 1 to C, 0 where there is none.
+    valid: (N, M) bool, objects to learn from: neither crowds nor padding. crowd: (N, M) bool, regions to ignore.
+    mask_boxes: (N, M, 4) float32, what each mask crop spans in network pixels. mask_sizes: (N, M, 2) int64, (h, w) of
+    the crop at the resolution it was drawn at, (0, 0) where there is none. mask_offsets: (N, M) int64, where the crop
+    starts in mask_pixels, row by row. mask_pixels: (P,) uint8, 0 or 1; P is a power of two.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    crowd: Tensor
+    mask_boxes: Tensor
+    mask_sizes: Tensor
+    mask_offsets: Tensor
+    mask_pixels: Tensor
+
+
+class Loaded(NamedTuple):
+    """A batch as the loader gives it.
+
+    indices: position in the dataset of each picture. original_sizes: its (height, width) before any transform.
+    targets: None where nothing is to be learned.
+    """
+
+    batch: Batch
+    targets: Targets | None
+    indices: list[int]
+    original_sizes: list[tuple[int, int]]
+
+
+def padded_count(count: int) -> int:
+    """The least of 32, 128, 512, 2048 and the multiples of 2048 that `count` fits into."""
+    for size in _COUNTS:
+        if count <= size:
+            return size
+    return -(-count // _COUNTS[-1]) * _COUNTS[-1]
+
+
+def collate(
+    samples: Sequence[Sample], keys: Sequence[tuple[int, int]] | np.ndarray, with_masks: bool = True
+) -> tuple[Batch, Targets]:
+    """Pad samples to one shape. keys: (seed, draw number) of each.
+
+    Raises ValueError when there are no samples, or masks are asked for and a sample has none or has not decoded them.
+    """
+    if not samples:
+        raise ValueError("a batch needs at least one sample")
+    return _batch([sample.image for sample in samples], keys), _targets(samples, with_masks)
+
+
+def predict_batch(images: Sequence[np.ndarray], image_size: int, max_size: int | None = None) -> Batch:
+    """Pictures (H, W, 3) uint8 of any sizes, each resized as `eval_transform` does; the keys are 0."""
+    resized = [resize(image, resized_size(*image.shape[:2], image_size, max_size)) for image in images]
+    return _batch(resized, np.zeros((len(images), 2), np.int64))
+
+
+def _batch(images: Sequence[np.ndarray], keys: Sequence[tuple[int, int]] | np.ndarray) -> Batch:
+    import torch
+
+    sizes = np.array([image.shape[:2] for image in images], np.int64)
+    height, width = (-(-int(side) // STRIDE) * STRIDE for side in sizes.max(axis=0))
+    pixels = np.zeros((len(images), height, width, 3), np.float32)
+    for image, place in zip(images, pixels):
+        h, w = image.shape[:2]
+        unit = np.float32(255 if image.dtype == np.uint8 else 1)
+        for channel in range(3):  # by channel: numpy's inner loop would be three pixels long where a picture is flipped
+            np.divide(image[..., channel], unit, out=place[:h, :w, channel])
+    # (N, H, W, 3) seen as (N, 3, H, W) is what torch calls channels last: nothing is copied.
+    return Batch(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(sizes),
+        torch.from_numpy(np.array(keys, np.int64).reshape(-1, 2)),
+    )  # fmt: skip
+
+
+def _targets(samples: Sequence[Sample], with_masks: bool) -> Targets:
+    import torch
+
+    count, objects = len(samples), padded_count(max(len(sample.boxes) for sample in samples))
+    boxes, mask_boxes = np.zeros((2, count, objects, 4), np.float32)
+    labels, mask_offsets = np.zeros((2, count, objects), np.int64)
+    valid, crowd = np.zeros((2, count, objects), np.bool_)
+    mask_sizes = np.zeros((count, objects, 2), np.int64)
+    for i, sample in enumerate(samples):
+        n = len(sample.boxes)
+        boxes[i, :n], labels[i, :n], crowd[i, :n] = sample.boxes, sample.labels, sample.crowd
+        valid[i, :n] = ~sample.crowd
+        mask_boxes[i, :n] = sample.mask_boxes
+    crops = [_crops(sample) for sample in samples] if with_masks else []
+    used = 0
+    for i, masks in enumerate(crops):
+        for j, mask in enumerate(masks):
+            mask_sizes[i, j], mask_offsets[i, j] = mask.shape, used
+            used += mask.size
+    mask_pixels = np.zeros(1 << max(0, used - 1).bit_length(), np.uint8)
+    flat = [mask.ravel() for masks in crops for mask in masks]
+    if flat:
+        np.concatenate(flat, out=mask_pixels[:used])
+    arrays = (boxes, labels, valid, crowd, mask_boxes, mask_sizes, mask_offsets, mask_pixels)
+    return Targets(*(torch.from_numpy(array) for array in arrays))
+
+
+def _crops(sample: Sample) -> tuple[np.ndarray, ...]:
+    masks = sample.masks
+    if masks is None or any(isinstance(mask, Undecoded) for mask in masks):
+        raise ValueError("masks are asked for, but a sample has none, or they were not decoded: call sample.decoded")
+    return masks  # type: ignore[return-value]

@@ -1,0 +1,49 @@
+"""Colour changes as one affine map a picture, so that their cost does not grow with their number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what Pillow and torchvision call grey
+# RGB to YIQ (NTSC): hue is an angle in the plane of I and Q.
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_HUE = math.pi / 4  # the largest turn at strength 1
+
+
+def jitter(image: np.ndarray, draws: Sequence[float] | np.ndarray, strength: float) -> np.ndarray:
+    """Change brightness, contrast, saturation and hue of an (H, W, 3) float32 picture in 0–1.
+
+    draws: four uniform numbers in [0, 1). strength s: the three factors are uniform in [max(0, 1 - s), 1 + s], the turn
+    of the hue in ±45° × s. Contrast is about the picture's mean grey, saturation about each pixel's own. The result is
+    clipped to 0–1 once, at the end.
+    """
+    low, spread = max(0.0, 1.0 - strength), 1.0 + strength - max(0.0, 1.0 - strength)
+    brightness, contrast, saturation = (low + spread * float(u) for u in draws[:3])
+    angle = (2.0 * float(draws[3]) - 1.0) * _HUE * strength
+    turn = np.eye(3)
+    turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    grey = np.outer(np.ones(3), LUMA)
+    matrix = np.linalg.inv(_YIQ) @ turn @ _YIQ @ (saturation * np.eye(3) + (1.0 - saturation) * grey)
+    matrix *= brightness * contrast
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # arithmetic on planes is several times faster
+    mean = brightness * sum(float(w) * float(plane.mean()) for w, plane in zip(LUMA, planes))
+    return _affine(planes, matrix.astype(np.float32), np.float32((1.0 - contrast) * mean))
+
+
+def _affine(planes: np.ndarray, matrix: np.ndarray, shift: np.float32) -> np.ndarray:
+    """matrix @ rgb + shift, clipped, of (3, H, W) planes as (H, W, 3).
+
+    Written out: a BLAS library may give other last bits with another number of threads.
+    """
+    out = np.empty((*planes.shape[1:], 3), np.float32)
+    term = np.empty_like(planes[0])
+    for channel in range(3):
+        value = planes[0] * matrix[channel, 0]
+        for other in (1, 2):
+            value += np.multiply(planes[other], matrix[channel, other], out=term)
+        value += shift
+        np.clip(value, 0.0, 1.0, out=out[..., channel])
+    return out

@@ -1,0 +1,169 @@
+"""Labelled pictures as rows: `Annotation`, `Record`, and `Dataset`, which keeps the rows in one buffer.
+
+Boxes are (x1, y1, x2, y2) in pixels, half-open, origin top left, after EXIF orientation has been applied.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracesight.lineage.digest import file_digest, rows_digest
+from tracesight.scene.mask import Mask
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One labelled object.
+
+    id: as in the label file; any integer, 0 included, or a string.
+    category_id: a key of `Dataset.categories`; any integer.
+    box: (x1, y1, x2, y2) pixels, half-open.
+    segmentation: polygons [[x, y, x, y, …], …] in pixels, a `Mask`, COCO's {"size", "counts"} (either form), or None.
+    crowd: a region that holds objects nobody told apart; it is ignored in training and evaluation.
+    area: square pixels as the label file says, or None.
+    annotator, tool, time: who drew it, with what and when, where the label file says so.
+    """
+
+    id: int | str
+    category_id: int
+    box: Box
+    segmentation: Sequence[Sequence[float]] | dict[str, Any] | Mask | None = None
+    crowd: bool = False
+    area: float | None = None
+    annotator: str | None = None
+    tool: str | None = None
+    time: str | None = None
+
+    def mask(self, height: int, width: int) -> Mask | None:
+        """The object's pixels in a picture of this size; None where it has no segmentation.
+
+        Polygons are filled by faster-coco-eval's rasteriser, as COCO's own tools do. Raises ValueError for run lengths
+        that do not fit the picture.
+        """
+        shape = self.segmentation
+        if shape is None:
+            return None
+        if isinstance(shape, Mask):
+            mask = shape
+        elif isinstance(shape, dict):
+            mask = Mask.from_coco(shape)
+        else:
+            from faster_coco_eval.mask_api_new_cpp import segmToRle
+
+            mask = Mask.from_coco(segmToRle([[float(v) for v in part] for part in shape], width, height))
+        if mask.size != (height, width):
+            raise ValueError(f"mask of size {mask.size} on a picture of size {(height, width)}")
+        return mask
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture and its labels. `width` and `height` are pixels after EXIF orientation."""
+
+    id: int
+    path: Path
+    width: int
+    height: int
+    annotations: tuple[Annotation, ...] = ()
+    split: str | None = None
+    licence: str | None = None
+    source: str | None = None
+    sensor: str | None = None
+    captured_at: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Records and categories.
+
+    The records lie pickled one after another in `buffer`, and `[i]` unpickles one. A worker process that is forked
+    shares the buffer's pages for good, since reading them writes nothing: a list of a million annotation objects would
+    be copied page by page, as each look at an object changes its reference count.
+
+    buffer: uint8 (bytes,). offsets: int64 (records + 1,), where each record starts. order: int64 (n,), which records
+    this dataset holds. categories: name by id. path: where it was read from. notes: what the reader put right or found
+    odd, one sentence each.
+    """
+
+    buffer: np.ndarray
+    offsets: np.ndarray
+    order: np.ndarray
+    categories: dict[int, str]
+    path: Path
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, records: Iterable[Record], categories: dict[int, str], path: Path | str = ".", notes: Sequence[str] = ()
+    ) -> Dataset:
+        """Pack `records`, which may be a generator; categories are kept in ascending id."""
+        packed, offsets = bytearray(), [0]
+        for record in records:
+            packed += pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
+            offsets.append(len(packed))
+        buffer = np.frombuffer(packed, np.uint8)
+        order = np.arange(len(offsets) - 1, dtype=np.int64)
+        in_order = {i: categories[i] for i in sorted(categories)}
+        return cls(buffer, np.asarray(offsets, np.int64), order, in_order, Path(path), tuple(notes))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> Record:
+        row = self.order[index]
+        return pickle.loads(self.buffer[self.offsets[row] : self.offsets[row + 1]].data)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def category_ids(self) -> list[int]:
+        """Ascending ids: the i-th category is index i of a classifier and label i + 1 of a detector (0: background)."""
+        return sorted(self.categories)
+
+    @property
+    def labels(self) -> dict[int, int]:
+        """Detector label, 1 to C, by category id."""
+        return {category: label for label, category in enumerate(self.category_ids, start=1)}
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
+        """The records at these positions, in this order; the buffer is shared."""
+        return replace(self, order=self.order[np.asarray(indices, np.int64)])
+
+    def with_categories(self, categories: dict[int, str]) -> Dataset:
+        """The same records under another table of categories."""
+        return replace(self, categories={i: categories[i] for i in sorted(categories)})
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over categories, labels and the bytes of every picture; independent of paths and of order.
+
+        Reads every picture file once. Raises UserError for one that cannot be read.
+        """
+        with ThreadPoolExecutor(8) as pool:
+            rows = list(pool.map(lambda index: _row(self[index]), range(len(self))))
+        return rows_digest([json.dumps(sorted(self.categories.items())), *sorted(rows)])
+
+
+def _row(record: Record) -> str:
+    """A record without its path as one line of JSON, its picture as the digest of the file's bytes."""
+    annotations = [
+        [a.id, a.category_id, a.box, _shape(a.segmentation), a.crowd, a.area, a.annotator, a.tool, a.time]
+        for a in record.annotations
+    ]
+    return json.dumps([file_digest(record.path), record.id, record.height, record.width, annotations], sort_keys=True)
+
+
+def _shape(segmentation: Any) -> Any:
+    return segmentation.to_coco() if isinstance(segmentation, Mask) else segmentation

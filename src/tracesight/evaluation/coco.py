@@ -1,0 +1,232 @@
+"""The COCO figures of a list of results, for boxes and masks, through faster-coco-eval.
+
+Lin et al., "Microsoft COCO: Common Objects in Context" (2014), and its reference implementation, pycocotools: the
+twelve figures are the ones pycocotools computes from the same list, with at most 100 detections of a category in a
+picture. Pictures with hundreds of objects need more: `AP@all` and `AP50@all` take the model's own limit instead. As in
+pycocotools, a detection without a match belongs to the area range of its box if the results carry boxes, also where
+masks are scored; without `bbox` in the results it belongs to that of its mask.
+
+Letters: T IoU thresholds (0.50, 0.55 … 0.95), R recall points (0, 0.01 … 1), K categories in ascending id,
+A area ranges (all, small < 32², medium, large ≥ 96² square pixels), M limits on detections.
+
+Deviations from pycocotools, none of which changes a figure where pycocotools gives one: annotations are renumbered
+from 1, since it reads id 0 as "unmatched"; where it answers -1 ("no example") the answer here is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tracesight.data.record import Annotation, Dataset, Record
+
+KINDS = ("bbox", "segm")
+LIMITS = (1, 10, 100)
+AREAS = ("all", "small", "medium", "large")
+IOU50, IOU75 = 0, 5  # positions in T
+UNUSED = "N/A"  # the name of category ids that a catalogue reserves and never uses
+
+
+def evaluate(
+    results: Sequence[Mapping[str, Any]],
+    dataset: Dataset,
+    *,
+    max_objects: int,
+    kinds: Sequence[str] = KINDS,
+) -> dict[str, Any]:
+    """Score results against the labels of `dataset`.
+
+    Args:
+        results: COCO results: image_id (`Record.id`), category_id, score and, according to `kinds`, bbox
+            (x, y, width, height in pixels) and segmentation (RLE). May be empty. Is left unchanged.
+        dataset: the labelled pictures, all of which count, also those without a result.
+        max_objects: most detections of a category in a picture that `AP@all` and `AP50@all` consider, best first.
+        kinds: "bbox", "segm" or both.
+
+    Returns:
+        For each kind AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, AP@all, AP50@all, each 0 to 1 or
+        None where no object could be counted, and "per_class": for each category name AP, AP50, AP75, AP@all,
+        AP50@all, "recall" (share of the objects found at IoU 0.5 within `max_objects`), "objects" (crowds excluded).
+        Besides the kinds, "max_objects" and "warnings", a list of sentences.
+
+    Raises:
+        ValueError: a result that cannot be scored, named by its position.
+    """
+    if max_objects < 1:
+        raise ValueError(f"max_objects must be at least 1, not {max_objects}")
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        raise ValueError(f"unknown kind of evaluation {sorted(unknown)[0]!r}: use 'bbox' or 'segm'")
+    check_results(results, dataset, kinds)
+    counts: Counter[int] = Counter()
+    warnings = _category_warnings(results, dataset)
+    metrics: dict[str, Any] = {}
+    for kind in kinds:
+        truth, left_out = coco_truth(dataset, kind)
+        if left_out:
+            warnings.append(f"{left_out} objects have no mask: for mask figures their boxes are ignored regions")
+        counts = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
+        precision, recall, limits = _accumulate(results, dataset, truth, kind, max_objects)
+        metrics[kind] = _figures(precision, recall, limits, max_objects)
+        metrics[kind]["per_class"] = _per_class(precision, recall, limits.index(100), limits.index(max_objects),
+                                                dataset, counts)  # fmt: skip
+    metrics["max_objects"] = max_objects
+    metrics["warnings"] = warnings + _empty_classes(dataset)
+    return metrics
+
+
+def check_results(results: Sequence[Mapping[str, Any]], dataset: Dataset, kinds: Iterable[str]) -> None:
+    """Refuse results that no evaluation could place.
+
+    Raises:
+        ValueError: names the result's position and what is wrong with it: a missing key, a picture that is not in
+            `dataset`, a score that is not finite, a box that is not four finite numbers, a mask of another size.
+    """
+    sizes = {record.id: (record.height, record.width) for record in dataset}
+    keys = ["image_id", "category_id", "score", *("segmentation" if k == "segm" else "bbox" for k in kinds)]
+    for position, result in enumerate(results):
+        missing = [key for key in keys if key not in result]
+        if missing:
+            raise ValueError(f"result {position} has no {missing[0]!r}")
+        size = sizes.get(result["image_id"])
+        if size is None:
+            raise ValueError(f"result {position}: picture {result['image_id']!r} is not in the data")
+        if not math.isfinite(result["score"]):
+            raise ValueError(f"result {position}: score {result['score']!r} is not a finite number")
+        if "bbox" in keys and (len(result["bbox"]) != 4 or not all(math.isfinite(v) for v in result["bbox"])):
+            raise ValueError(f"result {position}: box {result['bbox']!r} is not four finite numbers")
+        if "segmentation" in keys and tuple(result["segmentation"]["size"]) != size:
+            raise ValueError(f"result {position}: mask of size {result['segmentation']['size']} on picture {size}")
+
+
+def coco_truth(dataset: Dataset, kind: str) -> tuple[dict[str, Any], int]:
+    """The labels as COCO's own structure, annotations numbered from 1, and how many objects had no mask.
+
+    For "segm" every segmentation is RLE; an object that has no mask becomes an ignored region as large as its box.
+    """
+    images, annotations, left_out = [], [], 0
+    for record in dataset:
+        images.append({"id": record.id, "height": record.height, "width": record.width})
+        for annotation in record.annotations:
+            row, without = _truth_row(annotation, record, kind)
+            left_out += without
+            annotations.append({**row, "id": len(annotations) + 1})
+    categories = [{"id": i, "name": dataset.categories[i]} for i in dataset.category_ids]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, left_out
+
+
+def _truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[str, Any], bool]:
+    x0, y0, x1, y1 = annotation.box
+    row = {
+        "image_id": record.id,
+        "category_id": annotation.category_id,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "iscrowd": int(annotation.crowd),
+    }
+    area, without = annotation.area, False
+    if kind == "segm" or area is None:
+        mask = annotation.mask(record.height, record.width)
+        if mask is not None:
+            row["segmentation"] = mask.to_coco()
+        elif kind == "segm":
+            row["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+            row["iscrowd"], without = 1, not annotation.crowd
+        if area is None:
+            area = mask.area if mask is not None else (x1 - x0) * (y1 - y0)
+    row["area"] = float(area)  # type: ignore[arg-type]
+    return row, without
+
+
+def _accumulate(
+    results: Sequence[Mapping[str, Any]], dataset: Dataset, truth: dict[str, Any], kind: str, max_objects: int
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Precision (T,R,K,A,M) and recall (T,K,A,M), -1 where there is nothing to count, and the limits of M."""
+    from faster_coco_eval import COCO
+    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+
+    # A detection's fate does not depend on those that score less, so one matching serves every limit.
+    limits = sorted({*LIMITS, max_objects})
+    known = set(dataset.category_ids)
+    # A copy of each, since loadRes writes into what it gets; a box alone is enough to score boxes.
+    keys = ["image_id", "category_id", "score", "bbox", *(["segmentation"] if kind == "segm" else [])]
+    rows = [{k: result[k] for k in keys if k in result} for result in results if result["category_id"] in known]
+    labels = COCO(truth)
+    evaluation = COCOeval_faster(labels, labels.loadRes(rows), kind, rle_iou_max_workers=2)  # type: ignore[arg-type]
+    evaluation.params.maxDets = limits
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"]), limits
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Mean of what is not -1; None if nothing is left."""
+    counted = values[values > -1]
+    return float(counted.mean()) if counted.size else None
+
+
+def _figures(precision: np.ndarray, recall: np.ndarray, limits: list[int], max_objects: int) -> dict[str, float | None]:
+    hundred, every = limits.index(100), limits.index(max_objects)
+    _, small, medium, large = range(len(AREAS))
+    return {
+        "AP": _mean(precision[:, :, :, 0, hundred]),
+        "AP50": _mean(precision[IOU50, :, :, 0, hundred]),
+        "AP75": _mean(precision[IOU75, :, :, 0, hundred]),
+        "APs": _mean(precision[:, :, :, small, hundred]),
+        "APm": _mean(precision[:, :, :, medium, hundred]),
+        "APl": _mean(precision[:, :, :, large, hundred]),
+        "AR1": _mean(recall[:, :, 0, limits.index(1)]),
+        "AR10": _mean(recall[:, :, 0, limits.index(10)]),
+        "AR100": _mean(recall[:, :, 0, hundred]),
+        "ARs": _mean(recall[:, :, small, hundred]),
+        "ARm": _mean(recall[:, :, medium, hundred]),
+        "ARl": _mean(recall[:, :, large, hundred]),
+        "AP@all": _mean(precision[:, :, :, 0, every]),
+        "AP50@all": _mean(precision[IOU50, :, :, 0, every]),
+    }
+
+
+def _per_class(
+    precision: np.ndarray, recall: np.ndarray, hundred: int, every: int, dataset: Dataset, counts: Mapping[int, int]
+) -> dict[str, dict[str, float | int | None]]:
+    rows: dict[str, dict[str, float | int | None]] = {}
+    for k, (category_id, name) in enumerate(class_names(dataset).items()):
+        objects = counts.get(category_id, 0)
+        if dataset.categories[category_id] == UNUSED and not objects:
+            continue
+        rows[name] = {
+            "AP": _mean(precision[:, :, k, 0, hundred]),
+            "AP50": _mean(precision[IOU50, :, k, 0, hundred]),
+            "AP75": _mean(precision[IOU75, :, k, 0, hundred]),
+            "AP@all": _mean(precision[:, :, k, 0, every]),
+            "AP50@all": _mean(precision[IOU50, :, k, 0, every]),
+            "recall": _mean(recall[IOU50, k, 0, every]),
+            "objects": objects,
+        }
+    return rows
+
+
+def class_names(dataset: Dataset) -> dict[int, str]:
+    """Names by category id, ascending; a name that several categories share is followed by its id."""
+    shared = Counter(dataset.categories.values())
+    return {i: n if shared[n := dataset.categories[i]] == 1 else f"{n} ({i})" for i in dataset.category_ids}
+
+
+def _category_warnings(results: Sequence[Mapping[str, Any]], dataset: Dataset) -> list[str]:
+    strangers = Counter(r["category_id"] for r in results if r["category_id"] not in dataset.categories)
+    return [f"{n} results of category id {i} were not scored: the data has no such category"
+            for i, n in sorted(strangers.items())]  # fmt: skip
+
+
+def _empty_classes(dataset: Dataset) -> list[str]:
+    present = {a.category_id for record in dataset for a in record.annotations if not a.crowd}
+    names = [n for i, n in class_names(dataset).items() if i not in present and dataset.categories[i] != UNUSED]
+    if not present:
+        return ["the data holds no object to find: no figure could be computed"]
+    if len(names) > 8:
+        names = [*names[:8], f"{len(names) - 8} more"]
+    return [f"without examples in this data, so left out of the means: {', '.join(names)}"] if names else []

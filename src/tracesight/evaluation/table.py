@@ -1,0 +1,70 @@
+"""Figures as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = {"bbox": "boxes", "segm": "masks"}
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+CLASS_FIGURES = ("AP", "AP50", "AP75", "AP@all", "AP50@all", "recall")
+
+
+def figure(value: float | None) -> str:
+    """Three decimals, or a dash for None."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def table(metrics: Mapping[str, Any], *, width: int = 100, colour: bool = False) -> str:
+    """What `evaluate` returned, as text: the figures of boxes and masks side by side, then the classes.
+
+    Args:
+        metrics: the result of `evaluate`.
+        width: columns of the terminal.
+        colour: with ANSI codes, for a terminal; without them, for a file or pipe.
+    """
+    from rich.console import Console
+
+    console = Console(width=width, force_terminal=colour, no_color=not colour, highlight=False)
+    with console.capture() as capture:
+        kinds = [kind for kind in NAMES if kind in metrics]
+        console.print(_overall(metrics, kinds))
+        for kind in kinds:
+            console.print(_classes(metrics, kind))
+        for warning in metrics.get("warnings", ()):
+            console.print(f"warning: {warning}", style="yellow", markup=False)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _overall(metrics: Mapping[str, Any], kinds: list[str]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    most = metrics.get("max_objects")
+    out = Table(box=box.SIMPLE_HEAD, title="Figures", title_justify="left", title_style="bold", pad_edge=False)
+    out.add_column("figure")
+    out.add_column("detections", justify="right")
+    for kind in kinds:
+        out.add_column(NAMES[kind], justify="right")
+    for name in FIGURES:
+        limit = name.removeprefix("AR") if name in ("AR1", "AR10") else "100"
+        out.add_row(name, limit, *(figure(metrics[kind][name]) for kind in kinds), end_section=name == FIGURES[-1])
+    for name in ("AP@all", "AP50@all"):
+        out.add_row(name, "all" if most is None else str(most), *(figure(metrics[kind][name]) for kind in kinds))
+    return out
+
+
+def _classes(metrics: Mapping[str, Any], kind: str) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"By class, {NAMES[kind]}"
+    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    out.add_column("class", overflow="fold")
+    out.add_column("objects", justify="right")
+    for name in CLASS_FIGURES:
+        out.add_column(name, justify="right")
+    for name, row in metrics[kind]["per_class"].items():
+        out.add_row(Text(name), str(row["objects"]), *(figure(row[key]) for key in CLASS_FIGURES))
+    return out

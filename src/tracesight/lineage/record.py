@@ -1,0 +1,66 @@
+"""The run record: with which versions, from which data, with which seed a bundle was made; nothing about the host."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+FORMAT = 1
+_PACKAGES = ("tracesight", "torch", "torchvision", "numpy", "pillow", "faster-coco-eval")
+
+
+def run_record(
+    *,
+    recipe: str,
+    config: Mapping[str, Any],
+    data: Mapping[str, Mapping[str, Any]],
+    init: str | None,
+    steps: int,
+    seconds: float,
+    notes: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """A JSON-able record of one training run.
+
+    It names no host, user or path: the same run on another machine differs in time and seconds only.
+
+    Args:
+        recipe: name of the recipe.
+        config: the resolved configuration, the seed among it; `workers` and `device` are the host's: left out.
+        data: split → digest and counts, as `split_record` gives them.
+        init: digest of the bundle that the weights came from, None for random weights.
+        steps: updates made.
+        seconds: time spent.
+        notes: what was found and mended or decided while reading the data.
+    """
+    return {
+        "format": FORMAT,
+        "recipe": recipe,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "seed": config.get("seed"),
+        "config": {key: value for key, value in config.items() if key not in ("workers", "device")},
+        "data": {name: dict(split) for name, split in data.items()},
+        "init": init,
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "notes": list(notes),
+    }
+
+
+def split_record(digest: str, pictures: int, annotations: int) -> dict[str, Any]:
+    """What the record keeps of one split: digest over labels and pictures, and how many of both."""
+    return {"digest": digest, "pictures": pictures, "annotations": annotations}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a training computes."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

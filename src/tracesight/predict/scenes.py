@@ -1,0 +1,265 @@
+"""From pictures to scenes: the only place where tensors become a `Scene`.
+
+D detections a picture; boxes are xyxy pixels, of the network's picture until they are scaled to the original's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tracesight.bundle import UNUSED, Bundle
+from tracesight.data.batch import STRIDE, predict_batch
+from tracesight.data.pictures import open_picture
+from tracesight.data.transforms import resized_size
+from tracesight.errors import PartialFailure, UserError
+from tracesight.lineage import file_digest
+from tracesight.ops.masks import mask_crops
+from tracesight.scene import Mask, Picture, Scene, SceneObject
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be read, and why: one line that names it."""
+
+    path: Path
+    reason: str
+
+
+def scenes(
+    bundle: Bundle,
+    pictures: Iterable[str | Path],
+    threshold: float | None = None,
+    max_objects: int | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    precision: str = "fp32",
+) -> Iterator[Scene | Failure]:
+    """One `Scene`, or the `Failure` to read it, for each picture, in order; `pictures` may be endless.
+
+    threshold: least score, 0–1, that an object has; None for the operating threshold. max_objects: most objects a
+    picture; None for the bundle's. device: None for where the model is, otherwise the model is moved there.
+    batch_size: pictures read at a time; None for 1 on the CPU, 8 elsewhere. Only pictures that are padded to the same
+    size are put together, so that neither neighbours nor batch size have a say. precision: "fp32" or "bf16".
+
+    Raises UserError at once: a model that finds no objects, or an argument out of range.
+    """
+    if bundle.task == "classify":
+        raise UserError(
+            f"a bundle of {bundle.spec['name']} classifies whole pictures and finds no objects; "
+            "use it as a backbone: `tracesight train --init BUNDLE`"
+        )
+    threshold = bundle.threshold if threshold is None else float(threshold)
+    if not 0 <= threshold <= 1:
+        raise UserError(f"threshold {threshold}: need a number from 0 to 1")
+    most = bundle.max_objects if max_objects is None else int(max_objects)
+    if most < 1:
+        raise UserError(f"max_objects {most}: need at least 1")
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"precision '{precision}': use fp32 or bf16")
+    digest = bundle.digest
+    place = _place(bundle.model, device)
+    size = batch_size if batch_size is not None else (1 if place.type == "cpu" else 8)
+    if size < 1:
+        raise UserError(f"batch_size {size}: need at least 1")
+    call = _Call(bundle, threshold, most, place, precision, digest)
+    return _stream(call, pictures, size)
+
+
+def readable(
+    bundle: Bundle, pictures: Iterable[str | Path], threshold: float | None = None, max_objects: int | None = None
+) -> Iterator[Scene]:
+    """Scenes alone. What could not be read is raised after the last of them, so that nothing is lost in silence:
+    UserError when no picture could be read, PartialFailure when some could not."""
+    stream = scenes(bundle, pictures, threshold, max_objects)
+
+    def only() -> Iterator[Scene]:
+        failures: list[Failure] = []
+        count = 0
+        for item in stream:
+            if isinstance(item, Failure):
+                failures.append(item)
+            else:
+                count += 1
+                yield item
+        if failures:
+            raise failed(failures, count + len(failures))
+
+    return only()
+
+
+def failed(failures: Sequence[Failure], pictures: int) -> UserError | PartialFailure:
+    """The error that says which of `pictures` could not be read."""
+    if pictures == 1:
+        return UserError(failures[0].reason)
+    kind = UserError if len(failures) == pictures else PartialFailure
+    return kind(f"{len(failures)} of {pictures} pictures could not be read, the first: {failures[0].reason}")
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call of `scenes` fixes."""
+
+    bundle: Bundle
+    threshold: float
+    max_objects: int
+    device: torch.device
+    precision: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    pixels: np.ndarray  # (H, W, 3) uint8
+    sha256: str
+
+
+def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return next(model.parameters()).device
+    try:
+        place = torch.device(device)
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("there is no CUDA GPU")
+        model.to(place)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{device}' cannot be used ({str(error).splitlines()[0]})") from error
+    return place
+
+
+def _stream(call: _Call, pictures: Iterable[str | Path], batch_size: int) -> Iterator[Scene | Failure]:
+    call.bundle.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    remaining = iter(pictures)
+    with ThreadPoolExecutor(min(4, batch_size)) as readers:
+        # While one window of pictures is being worked on, the next one is read.
+        window = [readers.submit(_read, path) for path in islice(remaining, batch_size)]
+        while window:
+            following = [readers.submit(_read, path) for path in islice(remaining, batch_size)]
+            yield from _window(call, [reading.result() for reading in window])
+            window = following
+
+
+def _read(path: str | Path) -> _Read | Failure:
+    path = Path(path)
+    try:
+        return _Read(path, open_picture(path), file_digest(path))
+    except UserError as error:
+        return Failure(path, str(error))
+
+
+def _window(call: _Call, items: list[_Read | Failure]) -> list[Scene | Failure]:
+    """Scenes of the pictures read at one time, in their order."""
+    done: dict[int, Scene | Failure] = {}
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, item in enumerate(items):
+        if isinstance(item, Failure):
+            done[position] = item
+        else:
+            groups.setdefault(_padded_size(call.bundle, item.pixels), []).append(position)
+    for positions in groups.values():
+        reads = [item for position in positions if isinstance(item := items[position], _Read)]
+        for position, scene in zip(positions, _group(call, reads)):
+            done[position] = scene
+    return [done[position] for position in range(len(items))]
+
+
+def _padded_size(bundle: Bundle, pixels: np.ndarray) -> tuple[int, ...]:
+    height, width = pixels.shape[:2]
+    size = resized_size(height, width, bundle.preprocessing["image_size"], bundle.preprocessing["max_size"])
+    return tuple(math.ceil(side / STRIDE) * STRIDE for side in size)
+
+
+def _group(call: _Call, reads: list[_Read]) -> Iterator[Scene]:
+    """Scenes of pictures that are padded to one size."""
+    prepared = call.bundle.preprocessing
+    batch = predict_batch([read.pixels for read in reads], prepared["image_size"], prepared["max_size"])
+    batch = type(batch)(*(tensor.to(call.device) for tensor in batch))
+    # The model keeps scores above its limit, a scene those from the limit up.
+    floor = max(0.0, float(np.nextafter(np.float32(call.threshold), np.float32(-1))))
+    model = call.bundle.model
+    with (
+        _evaluating(model),
+        torch.inference_mode(),
+        torch.autocast(call.device.type, torch.bfloat16, enabled=call.precision == "bf16"),
+    ):
+        detections = model(batch, max_objects=call.max_objects, score_threshold=floor)
+    boxes, scores, labels, valid = (column.cpu() for column in detections[:4])
+    masks = None if detections.masks is None else detections.masks.cpu()
+    sizes = batch.sizes.cpu().tolist()
+    for index, read in enumerate(reads):
+        height, width = read.pixels.shape[:2]
+        objects = detections_to_objects(
+            boxes[index],
+            scores[index],
+            labels[index],
+            valid[index],
+            None if masks is None else masks[index],
+            categories=call.bundle.categories,
+            network_size=tuple(sizes[index]),
+            picture_size=(height, width),
+            threshold=call.threshold,
+        )
+        picture = Picture(sha256=read.sha256, width=width, height=height, path=str(read.path))
+        yield Scene(picture=picture, objects=objects, bundle=call.digest, threshold=call.threshold)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for batch norm, and each module's own mode again afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def detections_to_objects(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    valid: Tensor,
+    masks: Tensor | None,
+    *,
+    categories: Mapping[int, str],
+    network_size: tuple[int, int],
+    picture_size: tuple[int, int],
+    threshold: float,
+) -> tuple[SceneObject, ...]:
+    """One picture's detections (on the CPU) as objects of a scene, in their order.
+
+    boxes (D, 4) in the network's pixels, scores (D,), labels (D,) 1 to C, valid (D,), masks (D, 28, 28) probabilities
+    or None. network_size and picture_size are (height, width) before padding and of the original. Objects below
+    `threshold` and of the categories named "N/A" are left out.
+    """
+    ids = sorted(categories)
+    unused = torch.tensor([False, *(categories[number] == UNUSED for number in ids)])
+    keep = valid & (scores.double() >= threshold) & ~unused[labels]
+    boxes, scores, labels = boxes[keep].float(), scores[keep].double(), labels[keep]
+    masks = None if masks is None else masks[keep]
+    # Per axis, in float32, as torchvision scales boxes back.
+    ratio = torch.tensor(picture_size, dtype=torch.float32) / torch.tensor(network_size, dtype=torch.float32)
+    limit = torch.tensor([picture_size[1], picture_size[0]] * 2, dtype=torch.float32)
+    boxes = torch.minimum((boxes * ratio.flip(0).repeat(2)).clamp(min=0), limit)
+    objects = []
+    for index, (box, score, label) in enumerate(zip(boxes.tolist(), scores.tolist(), labels.tolist())):
+        mask = None
+        if masks is not None:
+            # One at a time: the crop of an object as large as a large picture takes many megabytes, its runs do not.
+            ((crop, origin),) = mask_crops(masks[index : index + 1], boxes[index : index + 1], picture_size)
+            mask = Mask.from_crop(np.asarray(crop), origin, picture_size)
+        number = ids[label - 1]
+        x1, y1, x2, y2 = box
+        objects.append(SceneObject(categories[number], number, min(score, 1.0), (x1, y1, x2, y2), mask))
+    return tuple(objects)

@@ -1,0 +1,1 @@
+"""What recipes share: configuration, optimisers, schedules, the step iterator, checkpoints, history, progress."""

@@ -1,0 +1,107 @@
+"""Checkpoints: written whole or not at all, checked when read, the newest one that is sound wins.
+
+A file is named `step-STEP-DIGEST.pt`, where DIGEST begins the SHA-256 of its content, so that one rename makes both the
+content and the check on it visible. It holds tensors and plain values only and is read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from tracesight.errors import UserError
+from tracesight.lineage.digest import file_digest
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
+
+
+class Found(NamedTuple):
+    """The newest sound checkpoint, and one line about each newer one that was not."""
+
+    path: Path | None
+    state: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write `state` as the checkpoint of `step` and delete all but the `keep` newest.
+
+    Raises:
+        UserError: it cannot be written (a full disk); what was there before is untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote
+        leftover.unlink(missing_ok=True)
+    draft = folder / f"step-{step:08d}.tmp"
+    try:
+        with draft.open("wb") as file:
+            torch.save({"format": FORMAT, "step": step, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        path = folder / f"step-{step:08d}-{file_digest(draft)[:16]}.pt"
+        draft.replace(path)
+        _sync_folder(folder)
+    # torch reports a full disk as a RuntimeError of its archive writer.
+    except (OSError, RuntimeError) as error:
+        draft.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        last = max((number for number, _ in _listed(folder)), default=None)
+        remains = "no checkpoint was written yet" if last is None else f"the one of step {last} remains"
+        raise UserError(
+            f"{draft.parent}: cannot write the checkpoint of step {step}: {reason}; {remains}: make room and --resume"
+        ) from None
+    newest_first = sorted(_listed(folder), key=lambda row: (row[0], row[1] == path), reverse=True)
+    for _, old in newest_first[max(1, keep) :]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_newest(folder: Path) -> Found:
+    """The newest checkpoint in `folder` that is whole; each newer one that is not is named in `notes`."""
+    notes = []
+    for _, path in sorted(_listed(folder), reverse=True):
+        try:
+            return Found(path, load_checkpoint(path), tuple(notes))
+        except UserError as error:
+            notes.append(f"{error}; using the one before")
+    return Found(None, None, tuple(notes))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in one checkpoint. Raises UserError if it is damaged or of a later format."""
+    match = _NAME.fullmatch(path.name)
+    try:
+        if match is not None and file_digest(path)[:16] != match[2]:
+            raise UserError(f"{path}: damaged checkpoint: its content is not what was written")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        newer = state["format"] > FORMAT
+    except UserError:
+        raise
+    # Damaged archives raise whatever their bytes happen to provoke.
+    except Exception as error:
+        raise UserError(f"{path}: damaged checkpoint: {type(error).__name__}") from None
+    if newer:
+        raise UserError(f"{path}: checkpoint of format {state['format']}, this version reads up to {FORMAT}")
+    return state
+
+
+def _listed(folder: Path) -> list[tuple[int, Path]]:
+    if not folder.is_dir():
+        return []
+    return [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,72 @@
+"""The folder of a run: what may be in it before a run begins, goes on, or has ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from tracesight.errors import UserError
+from tracesight.scene.values import write_whole
+from tracesight.training.config import changed_key, config_yaml, read_config
+
+# Where the work is done does not change what is computed (to rounding, for the device).
+FREE_KEYS = ("workers", "device")
+
+
+def check_run_folder(out: Path, config: BaseModel, *, resume: bool, allow: Sequence[str] = ()) -> dict[str, Any] | None:
+    """Whether a run with `config` may use `out`; writes nothing.
+
+    Args:
+        allow: names that may lie in the folder of a new run.
+
+    Returns:
+        The metrics, if the run in `out` is finished and shall be resumed: there is nothing to do.
+
+    Raises:
+        UserError: the folder is not empty and `resume` is False, or a key differs from the run that is there.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names a folder")
+    if not resume:
+        if out.is_dir() and any(entry.name not in allow for entry in out.iterdir()):
+            raise UserError(f"{out} is not empty: choose another --out, or go on with the run in it by --resume")
+        return None
+    finished, checkpoints = out / "metrics.json", out / "checkpoints"
+    if not finished.exists() and not (checkpoints.is_dir() and any(checkpoints.iterdir())):
+        return None
+    if (out / "config.yaml").exists():
+        new = config.model_dump(mode="json")
+        if changed := changed_key(read_config(out / "config.yaml"), new, FREE_KEYS):
+            raise UserError(f"{out}: --resume with another {changed}; begin a new run in another --out")
+    if not finished.exists():
+        return None
+    try:
+        return json.loads(finished.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{finished}: not JSON; delete it and --resume to make it anew") from None
+
+
+def write_config(out: Path, config: BaseModel) -> None:
+    """Make the folder and write the resolved configuration into it."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "config.yaml", config_yaml(config))
+
+
+def write_metrics(out: Path, metrics: dict[str, Any]) -> None:
+    """Write metrics.json, the last file of a run: where it is, the run is finished."""
+    write_whole(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def compare_identity(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    """Raises UserError if a checkpoint was made from other data, another bundle or another configuration."""
+    if changed := changed_key(old["config"], new["config"], FREE_KEYS):
+        raise UserError(f"{out}: --resume with another {changed}; begin a new run in another --out")
+    for split in ("train", "val"):
+        if old["data"].get(split) != new["data"].get(split):
+            raise UserError(f"{out}: --resume with other data: pictures or labels of {split} are not the ones it had")
+    if old["init"] != new["init"]:
+        raise UserError(f"{out}: --resume with another --init than it began from")

@@ -1,0 +1,79 @@
+"""The weights that a training begins from: random, or those of a bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from tracesight.errors import UserError
+from tracesight.models.build import build
+
+if TYPE_CHECKING:
+    from tracesight.bundle import Bundle
+
+# The layers whose rows are categories.
+_PER_CATEGORY = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+
+
+def detector_args(name: str, args: dict[str, Any], begun: Bundle | None) -> dict[str, Any]:
+    """The builder's arguments for a detector: `args`, completed from the bundle that it begins from.
+
+    Raises:
+        UserError: frozen norms without a bundle, whose statistics would be those of random weights.
+    """
+    if begun is None:
+        if args.get("norm") == "frozen":
+            raise UserError(
+                "model_args.norm=frozen needs --init: random weights have no statistics to freeze; use group"
+            )
+        return {"norm": "group", **args}
+    if begun.model.spec["name"] == name:
+        return {**begun.model.spec["args"], **args}
+    return args
+
+
+def build_detector(
+    name: str, args: dict[str, Any], *, categories: dict[int, str], max_objects: int, seed: int, begun: Bundle | None
+) -> nn.Module:
+    """A detector for `categories`, its random weights drawn from `seed`, then filled from `begun` where that is given.
+
+    Raises:
+        UserError: no such model or argument, or a bundle that does not fit.
+    """
+    conventions = "tracesight" if begun is None else begun.model.spec["conventions"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        settings = {**args, "roi": {**(args.get("roi") or {}), "max_objects": max_objects}}
+        model = build(name, len(categories) + 1, conventions, **settings)
+    if begun is not None:
+        _fill(model, begun, categories)
+    return model
+
+
+def _fill(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
+    """Copy the bundle's tensors; layers a category wide are copied only if the categories are the same."""
+    source = begun.model.state_dict()
+    if not any(name.startswith("backbone.") for name in source):  # a classifier: its body is the detector's
+        source = {f"backbone.body.{name}": tensor for name, tensor in source.items() if not name.startswith("fc.")}
+        new = tuple(name for name in model.state_dict() if not name.startswith("backbone.body."))
+    else:
+        # In a detector for boxes there are no mask heads yet.
+        has_masks = any(name.startswith("roi_heads.mask_head.") for name in source)
+        new = () if has_masks else ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
+        if list(begun.categories.items()) != list(categories.items()):
+            new += _PER_CATEGORY
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name.startswith(new):
+            continue
+        if name not in source:
+            raise UserError(f"--init: the bundle ({begun.model.spec['name']}) has no {name}; choose the same model=")
+        if source[name].shape != tensor.shape:
+            raise UserError(
+                f"--init: {name} is {tuple(source[name].shape)} in the bundle and {tuple(tensor.shape)} in the model; "
+                "choose the same model= and model_args"
+            )
+        state[name] = source[name]
+    model.load_state_dict(state)

@@ -1,0 +1,68 @@
+"""Labelled pictures for a training, read and checked whole before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracesight.data.checks import check_masks, check_pictures
+from tracesight.data.formats import read_splits
+from tracesight.data.record import Dataset
+from tracesight.lineage.record import split_record
+from tracesight.training.progress import Display
+
+Data = str | Path | Mapping[str, str | Path]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a training learns from and what it is measured on.
+
+    Attributes:
+        train: labelled pictures, at least one object among them.
+        val: None if there is nothing to measure on.
+        notes: what was mended or decided on reading, and warnings; all of them belong in the report.
+    """
+
+    train: Dataset
+    val: Dataset | None
+    notes: tuple[str, ...]
+
+    @property
+    def named(self) -> dict[str, Dataset]:
+        """The splits that there are, by name."""
+        return {"train": self.train, **({"val": self.val} if self.val is not None else {})}
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """The rows of the run record: split → digest and counts. Reads every picture file once."""
+        return {
+            name: split_record(dataset.digest, len(dataset), sum(len(record.annotations) for record in dataset))
+            for name, dataset in self.named.items()
+        }
+
+
+def read_labelled(data: Data, seed: int, *, masks: bool, display: Display) -> Splits:
+    """Read and check the data of a detector.
+
+    Args:
+        data: a folder, a label file, or {"train": …, "val": …}.
+        seed: of the split that is made where there is no val.
+        masks: every object needs a mask.
+        display: is told every note.
+
+    Raises:
+        UserError: labels or pictures that cannot be read or do not fit each other, no object to learn from, an object
+            without the mask that it needs.
+    """
+    train, val, notes = read_splits(data, seed)
+    splits = Splits(train, val, tuple(dict.fromkeys(notes)))
+    for note in splits.notes:
+        display.say(f"note: {note}")
+    for name, dataset in splits.named.items():
+        if masks:
+            check_masks(dataset)
+        with display.job(f"check {name}", len(dataset)) as job:
+            check_pictures(dataset, lambda done, _, job=job: job.advance())
+    return splits

@@ -1,0 +1,160 @@
+"""COCO files: what is kept, what is put right and counted, and what is refused with one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tracesight.data.formats.coco import read_coco
+from tracesight.errors import UserError
+from tracesight.scene.mask import Mask
+
+H, W = 20, 30
+
+
+def coco(**more: Any) -> dict[str, Any]:
+    array = np.zeros((H, W), bool)
+    array[2:8, 3:9] = True
+    mask = Mask.from_array(array)
+    base = {"image_id": 5, "category_id": -7, "bbox": [3, 2, 6, 6], "iscrowd": 0, "area": 36}
+    return {
+        "images": [
+            {"id": 5, "file_name": "sub/a.png", "width": W, "height": H, "license": 2, "date_captured": "2020"},
+            {"id": 0, "file_name": "b.png", "width": W, "height": H},
+        ],
+        "licenses": [{"id": 2, "name": "CC0"}],
+        "categories": [{"id": 10**12, "name": "far"}, {"id": -7, "name": "minus"}, {"id": 0, "name": "zero"}],
+        "annotations": [
+            {**base, "id": 0, "segmentation": mask.to_coco(), "annotator": "p1"},
+            {**base, "id": 1, "segmentation": {"size": [H, W], "counts": mask.to_runs()}, "iscrowd": 1},
+            {**base, "id": 2, "segmentation": [[3, 2, 9, 2, 9, 8], [3, 2, 9, 8, 3, 8]], "category_id": 10**12},
+            {**base, "id": "three", "segmentation": [], "category_id": 0},
+        ],
+        **more,
+    }
+
+
+def write(folder: Path, data: Any) -> Path:
+    (folder / "images/sub").mkdir(parents=True, exist_ok=True)
+    for name in ("sub/a.png", "b.png"):
+        Image.new("RGB", (W, H)).save(folder / "images" / name)
+    path = folder / "labels.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_everything_is_kept(tmp_path: Path) -> None:
+    dataset = read_coco(write(tmp_path, coco()), split="train")
+    record, negative = dataset
+    assert (record.id, record.height, record.width, record.split) == (5, H, W, "train")
+    assert record.path == tmp_path / "images/sub/a.png"
+    assert (record.licence, record.captured_at) == ("CC0", "2020")
+    assert (negative.id, negative.annotations) == (0, ())
+    assert dataset.categories == {-7: "minus", 0: "zero", 10**12: "far"}
+    assert dataset.notes == ()
+    compressed, crowd, polygons, box_only = record.annotations
+    assert (compressed.id, compressed.box, compressed.annotator) == (0, (3, 2, 9, 8), "p1")
+    assert compressed.mask(H, W) == crowd.mask(H, W)
+    assert crowd.crowd and not compressed.crowd
+    assert polygons.mask(H, W).area == pytest.approx(36, abs=8)
+    assert (box_only.id, box_only.mask(H, W), box_only.category_id) == ("three", None, 0)
+
+
+@pytest.mark.parametrize("layout", ["beside", "images", "coco", "coco images", "given"])
+def test_pictures_are_found_in_the_usual_places(tmp_path: Path, layout: str) -> None:
+    labels, pictures = {
+        "beside": ("x.json", "."), "images": ("x.json", "images"), "coco": ("annotations/instances_val2017.json",
+        "val2017"), "coco images": ("annotations/instances_val2017.json", "images/val2017"), "given": ("x.json", "far"),
+    }[layout]  # fmt: skip
+    data = coco(annotations=[])
+    for image in data["images"]:
+        path = tmp_path / pictures / image["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (W, H)).save(path)
+    (tmp_path / labels).parent.mkdir(exist_ok=True)
+    (tmp_path / labels).write_text(json.dumps(data))
+    dataset = read_coco(tmp_path / labels, tmp_path / pictures if layout == "given" else None)
+    assert all(record.path.is_file() for record in dataset)
+
+
+def test_boxes_up_to_a_pixel_outside_are_clipped_and_counted(tmp_path: Path) -> None:
+    data = coco()
+    for annotation, box in zip(data["annotations"], ([-1, -0.5, 6, 6], [25, 15, 6, 5.75], [3, 2, 6, 6], [0, 0, W, H])):
+        annotation["bbox"] = box
+    dataset = read_coco(write(tmp_path, data))
+    assert [a.box for a in dataset[0].annotations] == [(0, 0, 5, 5.5), (25, 15, 30, 20), (3, 2, 9, 8), (0, 0, W, H)]
+    assert len(dataset.notes) == 1
+    assert "2 boxes" in dataset.notes[0]
+
+
+def annotation(position: int = 0, **change: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["annotations"][position].update(change)
+
+
+def image(position: int = 0, **change: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data["images"][position].update(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.pop("images"), "not COCO instances: it has no 'images'"),
+        (lambda d: d.update(annotations={}), "'annotations' must be a list"),
+        (lambda d: d.update(images=[], annotations=[]), "no pictures"),
+        (lambda d: d.update(categories=[], annotations=[]), "'categories' is empty"),
+        (lambda d: d["categories"].append({"id": 0, "name": "again"}), "category id 0 occurs twice"),
+        (lambda d: d["categories"].append({"id": 3}), "category 3 needs"),
+        (image(1, id=5), "picture id 5 occurs twice"),
+        (image(0, id="5"), "picture '5' needs a whole number"),
+        (image(0, width=None), "sub/a.png (id 5) needs a width"),
+        (image(0, height=0), "sub/a.png (id 5) needs a height"),
+        (image(0, file_name="../a.png"), "../a.png (id 5) lies outside"),
+        (image(0, file_name="/etc/a.png"), "/etc/a.png (id 5) lies outside"),
+        (image(0, file_name="none.png"), "none.png is in none of"),
+        (annotation(1, id=0), "annotation id 0 occurs twice"),
+        (annotation(1, id=None), "annotation number 2 has no id"),
+        (annotation(0, image_id=6), "annotation 0: there is no picture with id 6"),
+        (annotation(0, category_id=1), "annotation 0: there is no category with id 1"),
+        (annotation(3, category_id=None), "annotation three: there is no category with id None"),
+        (annotation(0, bbox=[3, 2, 0, 6]), "annotation 0 on sub/a.png: the box [3, 2, 0, 6] has no area"),
+        (annotation(0, bbox=[3, 2, 6, -1]), "annotation 0 on sub/a.png: the box [3, 2, 6, -1] has no area"),
+        (annotation(0, bbox=[-1.5, 2, 6, 6]), "annotation 0 on sub/a.png: the box [-1.5, 2, 6, 6] reaches 1.5 px"),
+        (annotation(0, bbox=[3, 2, 6, 19.5]), "reaches 1.5 px outside the picture of 30 × 20"),
+        (annotation(0, bbox=[-0.9, 2, 0.5, 6]), "no area inside the picture"),
+        (annotation(0, bbox=[3, 2, 6]), "annotation 0 on sub/a.png: bbox must be four numbers"),
+        (annotation(0, bbox=[3, 2, 6, float("nan")]), "annotation 0 on sub/a.png: bbox must be four numbers"),
+        (annotation(0, bbox=None), "annotation 0 on sub/a.png: bbox must be four numbers"),
+        (annotation(2, segmentation=[[1, 2, 3, 4]]), "annotation 2 on sub/a.png: a polygon must be"),
+        (annotation(2, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "annotation 2 on sub/a.png: a polygon must be"),
+        (annotation(2, segmentation="x"), "annotation 2 on sub/a.png: segmentation must be"),
+        (annotation(1, segmentation={"size": [H, W], "counts": [5]}), "annotation 1 on sub/a.png: mask counts cover 5"),
+        (annotation(1, segmentation={"size": [W, H], "counts": [H * W]}), "its mask is of size [30, 20]"),
+        (annotation(1, segmentation={"size": [H, W]}), "annotation 1 on sub/a.png: "),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_it(tmp_path: Path, change: Callable[[Any], Any], words: str) -> None:
+    data = coco()
+    change(data)
+    path = write(tmp_path, data)
+    with pytest.raises(UserError) as caught:
+        read_coco(path)
+    message = str(caught.value)
+    assert words in message
+    assert message.startswith(str(path))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "null", '"x"', "[" * 100_000, "\xff\xfe"])
+def test_what_is_not_coco_at_all(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        read_coco(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

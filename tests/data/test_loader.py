@@ -1,0 +1,178 @@
+"""The same batches for any number of workers and from any step on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_sets import make_set
+
+from tracesight.data.batch import Loaded
+from tracesight.data.formats import read_splits
+from tracesight.data.loader import training_batches, validation_batches
+from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.transforms import eval_transform, train_transform
+from tracesight.errors import UserError
+from tracesight.scene.mask import Mask
+
+SIZES = [(40, 50), (64, 64), (33, 70), (90, 41), (55, 55), (48, 61), (70, 70)]
+AUGMENT = partial(
+    train_transform, image_size=48, scales=(0.6, 1.5), crop_size=40, vertical_flip=True, transpose=True, colour=0.3
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return make_set(tmp_path_factory.mktemp("set"), SIZES, objects=5, categories=((4, "cell"), (9, "dust")))
+
+
+def tensors(loaded: Loaded) -> list[torch.Tensor]:
+    assert loaded.targets is not None
+    return [*loaded.batch, *loaded.targets]
+
+
+def same(first: list[Loaded], second: list[Loaded]) -> bool:
+    return len(first) == len(second) and all(
+        a.indices == b.indices
+        and a.original_sizes == b.original_sizes
+        and all(torch.equal(x, y) and x.stride() == y.stride() for x, y in zip(tensors(a), tensors(b)))
+        for a, b in zip(first, second)
+    )
+
+
+def test_workers_and_restarts_change_no_bit(dataset: Dataset) -> None:
+    batches = partial(training_batches, dataset, batch_size=3, seed=5, transform=AUGMENT)
+    alone = list(batches(steps=9))
+    state = torch.get_rng_state()
+    assert same(alone, list(batches(steps=9, workers=2)))
+    assert torch.equal(state, torch.get_rng_state())  # loading draws nothing from torch's own generator
+    assert same(alone[4:], list(batches(start_step=4, steps=5)))
+    assert same(alone[7:], list(batches(start_step=7, steps=2, workers=2)))
+    assert not same(alone, list(training_batches(dataset, batch_size=3, seed=6, steps=9, transform=AUGMENT)))
+
+
+def test_every_epoch_shows_every_picture_once_in_another_order(dataset: Dataset) -> None:
+    batches = list(training_batches(dataset, batch_size=3, seed=0, steps=14, transform=AUGMENT))
+    shown = [index for loaded in batches for index in loaded.indices]
+    epochs = [shown[i : i + 7] for i in range(0, 42, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    keys = torch.cat([loaded.batch.keys for loaded in batches])
+    assert keys.tolist() == [[0, draw] for draw in range(42)]
+
+
+def test_a_batch_may_be_larger_than_the_dataset(dataset: Dataset) -> None:
+    loaded = next(training_batches(dataset.subset([0, 3]), batch_size=5, seed=0, steps=1, transform=AUGMENT))
+    assert Counter(loaded.indices) in (Counter({0: 3, 1: 2}), Counter({0: 2, 1: 3}))
+
+
+def test_validation_shows_every_picture_once_in_order(dataset: Dataset) -> None:
+    transform = partial(eval_transform, image_size=64)
+    batches = list(validation_batches(dataset, batch_size=3, transform=transform))
+    assert [loaded.indices for loaded in batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert batches[0].original_sizes == SIZES[:3]
+    assert same(batches, list(validation_batches(dataset, batch_size=3, transform=transform, workers=2)))
+    targets = batches[0].targets
+    assert targets is not None
+    assert set(targets.labels[targets.valid].tolist()) == {1, 2}
+    boxes_only = next(validation_batches(dataset, batch_size=3, transform=transform, with_masks=False))
+    assert boxes_only.targets is not None
+    assert torch.equal(boxes_only.targets.boxes, targets.boxes)
+    assert boxes_only.targets.mask_pixels.numel() == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_fails_is_one_line_from_any_process(tmp_path: Path, workers: int) -> None:
+    dataset = make_set(tmp_path, SIZES[:2])
+    path = tmp_path / "images/picture1.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"^\S*picture1\.png: cannot be decoded") as caught:
+        list(training_batches(dataset, batch_size=2, seed=0, steps=1, transform=AUGMENT, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mask_that_does_not_fit_names_its_picture(tmp_path: Path) -> None:
+    record = make_set(tmp_path, SIZES[:1])[0]
+    wrong = Annotation(1, 1, (0, 0, 9, 9), Mask.from_array(np.ones((9, 9), bool)))
+    dataset = Dataset.of([Record(1, record.path, record.width, record.height, (wrong,))], {1: "cell"})
+    with pytest.raises(UserError, match=r"picture0\.png: mask of size"):
+        list(validation_batches(dataset, batch_size=1, transform=partial(eval_transform, image_size=32)))
+
+
+def test_the_room_is_imported_without_torch() -> None:
+    modules = ("batch", "checks", "formats", "loader", "pictures", "record", "sample", "split", "transforms")
+    code = "import sys\n" + "".join(f"import tracesight.data.{module}\n" for module in modules)
+    code += "print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout.strip() == "False"
+
+
+WORKER_MEMORY = """
+import json, os, sys
+from pathlib import Path
+from tracesight.data.record import Annotation, Dataset, Record
+
+def private_kib():
+    fields = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines())
+    return sum(int(f[1]) for f in fields if f[0] in ("Private_Clean:", "Private_Dirty:"))
+
+objects = tuple(Annotation(i, 1, (0.0, 0.0, 5.0, 5.0), [[float(j) for j in range(40)]]) for i in range(50))
+dataset = Dataset.of((Record(i, Path("x.png"), 9, 9, objects) for i in range(4000)), {1: "cell"})
+read, write = os.pipe()
+if os.fork() == 0:
+    for i in range(200):  # what a worker needs anyway
+        dataset[i]
+    before = private_kib()
+    for i in range(len(dataset)):
+        dataset[i]
+    os.write(write, json.dumps({"buffer": dataset.buffer.nbytes // 1024, "grown": private_kib() - before}).encode())
+    os._exit(0)
+os.wait()
+print(os.read(read, 1000).decode())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's /proc")
+def test_reading_every_record_in_a_fork_copies_no_page_of_the_labels() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    answer = subprocess.run(
+        [sys.executable, "-c", WORKER_MEMORY], capture_output=True, text=True, check=True, env=environment
+    )
+    memory = json.loads(answer.stdout)
+    assert memory["buffer"] > 20_000
+    assert memory["grown"] < memory["buffer"] / 10
+
+
+@pytest.mark.realdata
+def test_real_pictures(tmp_path: Path) -> None:
+    root = os.environ.get("TRACESIGHT_DATA")
+    if not root or not Path(root, "nuclei").is_dir():
+        pytest.skip("TRACESIGHT_DATA names no folder that holds nuclei/")
+    train, val, notes = read_splits(Path(root) / "nuclei", 0)
+    assert val is not None
+    assert (len(train), len(val), notes) == (397, 98, [])
+    assert sum(len(record.annotations) for record in train) == 17_556
+    transform = partial(train_transform, image_size=None, crop_size=256, vertical_flip=True, transpose=True)
+    for loaded in training_batches(train, batch_size=4, seed=0, steps=20, transform=transform):
+        assert loaded.targets is not None
+        assert loaded.batch.images.shape == (4, 3, 256, 256)
+        for i, j in loaded.targets.valid.nonzero().tolist():
+            x1, y1, x2, y2 = loaded.targets.mask_boxes[i, j].tolist()
+            h, w = loaded.targets.mask_sizes[i, j].tolist()
+            assert (x2 - x1, y2 - y1) == (w, h)
+            start = int(loaded.targets.mask_offsets[i, j])
+            crop = loaded.targets.mask_pixels[start : start + h * w].reshape(h, w).numpy()
+            top, left = max(0, round(-y1)), max(0, round(-x1))
+            seen = crop[top : round(min(256, y2) - y1), left : round(min(256, x2) - x1)]
+            rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+            box = [x1 + left + columns[0], y1 + top + rows[0], x1 + left + columns[-1] + 1, y1 + top + rows[-1] + 1]
+            assert loaded.targets.boxes[i, j].tolist() == box

@@ -1,0 +1,166 @@
+"""Same weights, same pictures: torchvision's detections and losses beside ours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18, resnet50
+from torchvision.transforms.functional import gaussian_blur
+from torchvision_peer import agreement, losses_with_our_choices, ours, peer
+
+from tracesight.data.batch import Batch, Targets, predict_batch
+from tracesight.data.pictures import open_picture
+from tracesight.models.build import build
+from tracesight.ops.masks import mask_crops
+from tracesight.weights import load_weights
+
+
+def pictures(count=2, height=192, width=256):
+    torch.manual_seed(3)
+    noise = torch.rand(count, 3, height, width)
+    blurred = sum(gaussian_blur(noise, k, s) for k, s in ((5, 1.0), (17, 4.0), (41, 12.0)))
+    low, high = blurred.amin((1, 2, 3), keepdim=True), blurred.amax((1, 2, 3), keepdim=True)
+    return list((blurred - low) / (high - low))
+
+
+def found(model, batch, original_size):
+    """Our detections of one picture in its own pixels, masks as large as it."""
+    with torch.inference_mode():
+        detections = model(batch)
+    keep = detections.valid[0]
+    size = batch.sizes[0].tolist()
+    ratio = torch.tensor([original_size[1] / size[1], original_size[0] / size[0]]).repeat(2)
+    boxes = detections.boxes[0, keep] * ratio
+    result = {"boxes": boxes, "scores": detections.scores[0, keep], "labels": detections.labels[0, keep]}
+    if detections.masks is not None:
+        result["masks"] = torch.zeros(len(boxes), *original_size, dtype=torch.bool)
+        for canvas, (crop, (y, x)) in zip(
+            result["masks"], mask_crops(detections.masks[0, keep], boxes, original_size)
+        ):
+            canvas[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    return result
+
+
+def their_detections(theirs, picture):
+    with torch.inference_mode():
+        out = theirs([picture])[0]
+    if "masks" in out:
+        out["masks"] = out["masks"][:, 0] > 0.5
+    return out
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_detections_equal_torchvisions(masks):
+    images = pictures()
+    theirs = peer(images, depth=18, masks=masks, num_classes=5, side=256)
+    model = ours(theirs, ("mask" if masks else "faster") + "_rcnn_resnet18_fpn").eval()
+    objects = 0
+    for image in images:
+        raw = (image.permute(1, 2, 0) * 255).to(torch.uint8).numpy()
+        same = agreement(
+            found(model, predict_batch([raw], 256), raw.shape[:2]),
+            their_detections(theirs, torch.from_numpy(raw).permute(2, 0, 1) / 255),
+        )
+        objects += same.objects
+        assert min(same.found) >= 0.99, same
+        assert same.mask_iou >= 0.99, same
+    assert objects >= 50
+
+
+def labelled_batch():
+    """Two pictures without resizing, five filled ellipses each, cut by the picture's edge now and then."""
+    images = torch.stack(pictures())
+    count, height, width = 2, *images.shape[-2:]
+    torch.manual_seed(5)
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    boxes, crop_boxes, sizes = torch.zeros(count, 32, 4), torch.zeros(count, 32, 4), torch.zeros(count, 32, 2).long()
+    labels, offsets = torch.zeros(count, 32).long(), torch.zeros(count, 32).long()
+    whole = torch.zeros(count, 32, height, width, dtype=torch.bool)
+    pixels, used = [], 0
+    for n in range(count):
+        for j in range(5):
+            centre, radius = torch.rand(2) * torch.tensor([width, height]), torch.rand(2) * 40 + 8
+            mask = ((x - centre[0]) / radius[0]) ** 2 + ((y - centre[1]) / radius[1]) ** 2 < 1
+            rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+            y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+            box = torch.tensor([x0, y0, x1, y1]).float()
+            boxes[n, j] = crop_boxes[n, j] = box
+            sizes[n, j], labels[n, j], offsets[n, j] = torch.tensor([y1 - y0, x1 - x0]), j % 4 + 1, used
+            whole[n, j] = mask
+            pixels.append(mask[y0:y1, x0:x1].flatten().to(torch.uint8))
+            used += len(pixels[-1])
+    valid = labels > 0
+    keys = torch.tensor([[0, 0], [0, 1]])
+    batch = Batch(images, torch.tensor([[height, width]] * count), keys)
+    targets = Targets(
+        boxes, labels, valid, torch.zeros_like(valid), crop_boxes, sizes, offsets, torch.cat(pixels)
+    )
+    return batch, targets, whole
+
+
+def test_losses_equal_torchvisions_on_the_same_samples():
+    batch, targets, whole = labelled_batch()
+    theirs = peer(list(batch.images), depth=18, num_classes=5, side=192)
+    model = ours(theirs, "mask_rcnn_resnet18_fpn")
+    our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole)
+    assert set(our_losses) == set(their_losses)
+    for name, loss in our_losses.items():
+        assert torch.isclose(loss, their_losses[name], rtol=1e-5, atol=1e-5), name
+
+
+def test_gradients_equal_torchvisions_in_double_precision():
+    batch, targets, whole = labelled_batch()
+    theirs = peer(list(batch.images), depth=18, num_classes=5, side=192).double()
+    model = ours(theirs, "mask_rcnn_resnet18_fpn").double()
+    batch = batch._replace(images=batch.images.double())
+    targets = targets._replace(boxes=targets.boxes.double(), mask_boxes=targets.mask_boxes.double())
+    our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole)
+    for name, loss in our_losses.items():
+        assert torch.isclose(loss, their_losses[name], rtol=1e-6, atol=1e-6), name
+
+    sum(our_losses.values()).backward()
+    sum(their_losses.values()).backward()
+    their_gradients = {name: p.grad for name, p in theirs.named_parameters()}
+    compared = 0
+    for name, parameter in model.named_parameters():
+        difference = (parameter.grad - their_gradients[name]).norm()
+        assert difference <= 1e-6 * their_gradients[name].norm(), name
+        compared += 1
+    assert compared > 60
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("resnet18", resnet18), ("resnet50", resnet50)])
+def test_logits_equal_torchvisions(name, theirs):
+    torch.manual_seed(0)
+    peer_model = theirs(weights=None).eval()
+    for module in peer_model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    model = build(name, 1000).eval()
+    load_weights(model, peer_model.state_dict(), source="torchvision")
+    picture = torch.rand(2, 3, 96, 96)
+    with torch.inference_mode():
+        assert torch.allclose(model(picture), peer_model(picture), atol=1e-4)
+
+
+@pytest.mark.realdata
+def test_detections_equal_torchvisions_on_photographs():
+    root = os.environ.get("TRACESIGHT_DATA")
+    if not root:
+        pytest.skip("TRACESIGHT_DATA names no folder with the real pictures")
+    paths = sorted((Path(root) / "coco64" / "images").glob("*.jpg"))[:3]
+    raw = [open_picture(path) for path in paths]
+    tensors = [torch.from_numpy(r).permute(2, 0, 1) / 255 for r in raw]
+    theirs = peer(tensors, depth=50, side=800)
+    model = ours(theirs, "mask_rcnn_resnet50_fpn").eval()
+    for picture, tensor in zip(raw, tensors):
+        same = agreement(
+            found(model, predict_batch([picture], 800), picture.shape[:2]), their_detections(theirs, tensor)
+        )
+        assert same.objects >= 50
+        assert min(same.found) >= 0.99, same
+        assert same.mask_iou >= 0.99, same

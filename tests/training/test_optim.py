@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tracesight.training.ema import ema_of, update_ema
+from tracesight.training.optim import build_optimiser, parameter_groups
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1, bias=False))
+
+
+def test_norms_and_biases_do_not_decay():
+    model = small()
+    model[2].weight.requires_grad_(False)
+    decaying, plain = parameter_groups(model, 0.05)
+    assert [p.shape for p in decaying["params"]] == [model[0].weight.shape] and decaying["weight_decay"] == 0.05
+    assert len(plain["params"]) == 3 and plain["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_decay_alone_shrinks_weights_only(name):
+    model = small()
+    optimiser = build_optimiser(name, model, lr=0.1, weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimiser.step()
+    after = model.state_dict()
+    assert torch.allclose(after["0.weight"], before["0.weight"] * 0.95)
+    assert torch.equal(after["1.weight"], before["1.weight"]) and torch.equal(after["0.bias"], before["0.bias"])
+
+
+def test_average_follows_slowly_and_starts_fast():
+    model = small()
+    average = ema_of(model)
+    with torch.no_grad():
+        model[0].bias.add_(1.0)
+    start = average[0].bias.clone()
+    update_ema(average, model, 1, 0.999)
+    assert torch.allclose(average[0].bias - start, torch.full((4,), 1 - 2 / 11))
+    late = average[0].bias.clone()
+    update_ema(average, model, 10**6, 0.9)
+    assert torch.allclose(average[0].bias, late + 0.1 * (model[0].bias - late))
+    assert not any(parameter.requires_grad for parameter in average.parameters())
