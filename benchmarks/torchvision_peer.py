@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import detection
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models import detection, resnet18
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 import tracesight.weights as weights
-from tracesight.data.batch import Batch, Targets
+from tracesight.data.batch import Batch, Targets, predict_batch
 from tracesight.models.build import build
+from tracesight.models.norms import norm_layer
+from tracesight.predict import detections_to_objects
+from tracesight.scene import SceneObject
 
 
 def peer(pictures: list[Tensor], *, depth: int = 50, masks: bool = True, num_classes: int = 91, side: int = 800):
@@ -65,6 +73,53 @@ def _calibrate(model: nn.Module, pictures: list[Tensor]) -> None:
         scaled(model.roi_heads.mask_predictor.mask_fcn_logits, 2.0)
 
 
+def small_peer(model: nn.Module, side: int) -> nn.Module:
+    """torchvision's parts put together to `model`: our Mask R-CNN on a ResNet-18 with group norm, any widths.
+
+    The weights are random and its own: `load_weights` gives them to `model`. The number of steps is as in `model`.
+    """
+    width = model.backbone.fpn.inner_blocks[0][0].out_channels
+    heads, proposals = model.roi_heads.settings, model.rpn.settings
+    classes = model.spec["num_classes"]
+    boxes, masks = model.roi_heads.box_head.fc7.out_features, model.roi_heads.mask_predictor.conv5_mask.out_channels
+    levels = ["0", "1", "2", "3"]
+    torch.manual_seed(0)
+    body = resnet18(weights=None, norm_layer=norm_layer("group"))
+    return detection.MaskRCNN(
+        BackboneWithFPN(body, {f"layer{i + 1}": level for i, level in enumerate(levels)}, [64, 128, 256, 512], width),
+        rpn_anchor_generator=AnchorGenerator(
+            tuple(tuple(sizes) for sizes in model.spec["args"]["anchor_sizes"]), ((0.5, 1.0, 2.0),) * 5
+        ),
+        min_size=side,
+        max_size=int(side * 5 / 3),
+        rpn_pre_nms_top_n_train=proposals.pre_nms_train,
+        rpn_post_nms_top_n_train=proposals.post_nms_train,
+        rpn_pre_nms_top_n_test=proposals.pre_nms_test,
+        rpn_post_nms_top_n_test=proposals.post_nms_test,
+        rpn_batch_size_per_image=proposals.batch,
+        box_batch_size_per_image=heads.batch,
+        box_detections_per_img=heads.max_objects,
+        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2),
+        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2),
+        box_head=TwoMLPHead(width * 49, boxes),
+        box_predictor=FastRCNNPredictor(boxes, classes),
+        mask_head=MaskRCNNHeads(width, (masks,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(masks, masks, classes),
+    )
+
+
+def freeze_norms(module: nn.Module) -> nn.Module:
+    """`module`, its batch norms replaced by frozen ones, which torchvision's published detectors have: same results."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(child.num_features, child.eps)
+            frozen.load_state_dict(child.state_dict())
+            setattr(module, name, frozen)
+        else:
+            freeze_norms(child)
+    return module
+
+
 def ours(theirs: nn.Module, name: str, **args) -> nn.Module:
     """Our model `name` with the weights of `theirs`."""
     num_classes = theirs.roi_heads.box_predictor.cls_score.out_features
@@ -73,41 +128,85 @@ def ours(theirs: nn.Module, name: str, **args) -> nn.Module:
     return model
 
 
+def our_objects(model: nn.Module, picture: np.ndarray, side: int) -> tuple[SceneObject, ...]:
+    """What `predict` makes of a decoded picture (H, W, 3) uint8; each category id is the network's own label."""
+    batch = predict_batch([picture], side)
+    with torch.inference_mode():
+        detections = model(batch)
+    height, width = batch.sizes[0].tolist()
+    return detections_to_objects(
+        *(column if column is None else column[0] for column in detections),
+        categories={label: str(label) for label in range(1, model.spec["num_classes"])},
+        network_size=(height, width),
+        picture_size=(picture.shape[0], picture.shape[1]),
+        threshold=model.roi_heads.settings.score_threshold,
+    )
+
+
+def as_tensors(objects: tuple[SceneObject, ...]) -> dict[str, Tensor]:
+    """Objects of one picture as torchvision gives its detections; bool masks (D, H, W) if the objects have masks."""
+    result = {
+        "boxes": torch.tensor([item.box for item in objects]).view(-1, 4),
+        "scores": torch.tensor([item.score for item in objects]),
+        "labels": torch.tensor([item.category_id for item in objects], dtype=torch.int64),
+    }
+    masks = [item.mask.to_array() for item in objects if item.mask is not None]
+    return {**result, "masks": torch.from_numpy(np.stack(masks))} if masks else result
+
+
+def as_picture(picture: np.ndarray) -> Tensor:
+    """A decoded picture (H, W, 3) uint8 as torchvision wants it: (3, H, W) float32 in 0–1."""
+    return torch.from_numpy(picture).permute(2, 0, 1) / 255
+
+
+def their_detections(theirs: nn.Module, picture: Tensor) -> dict[str, Tensor]:
+    """torchvision's detections of one picture (3, H, W), masks made binary."""
+    with torch.inference_mode():
+        out = theirs([picture])[0]
+    if "masks" in out:
+        out["masks"] = out["masks"][:, 0] > 0.5
+    return out
+
+
 @dataclass(frozen=True)
 class Agreement:
-    """How two lists of detections of one picture compare. found: share of ours among theirs and theirs among ours."""
+    """How two lists of detections of one picture compare."""
 
-    objects: int
-    classes: int
-    found: tuple[float, float]
-    box: float  # largest difference of a coordinate, pixels
+    ours: int  # objects
+    objects: int  # of torchvision's
+    classes: int  # among torchvision's
+    found: tuple[float, float]  # share of ours that are among theirs, and of theirs that are among ours
+    box: float  # largest difference of a coordinate between partners, pixels
     score: float  # largest difference
     mask_iou: float  # least
 
 
 def agreement(our: dict[str, Tensor], their: dict[str, Tensor]) -> Agreement:
-    """Compare dicts of boxes (D, 4), scores (D,), labels (D,) and bool masks (D, H, W), each object with its nearest.
+    """Compare dicts of boxes (D, 4), scores (D,), labels (D,) and bool masks (D, H, W).
 
-    An object is found where the other list has one of its class within 0.05 px and a score within 1e-4.
+    An object is found where the other list has one of its class within 0.05 px and a score within 1e-4. The
+    differences are between partners, which are an object and the nearest of its class within 1 px and a score within
+    0.01: so they also say how far those lie that are not found.
     """
-    if not len(our["boxes"]) or not len(their["boxes"]):
-        empty = len(our["boxes"]) == len(their["boxes"])
-        return Agreement(len(their["boxes"]), 0, (float(empty),) * 2, 0.0, 0.0, 1.0)
+    counts = len(our["boxes"]), len(their["boxes"])
+    classes = len(their["labels"].unique())
+    if not min(counts):
+        return Agreement(*counts, classes, (float(not counts[0]), float(not counts[1])), 0.0, 0.0, 1.0)
     box = (our["boxes"][:, None] - their["boxes"][None]).abs().amax(-1)
     score = (our["scores"][:, None] - their["scores"][None]).abs()
     same = our["labels"][:, None] == their["labels"][None]
     near = same & (box <= 0.05) & (score <= 1e-4)
-    distance = (box + 1e4 * score).masked_fill(~near, torch.inf)
-    rows = near.any(1).nonzero().squeeze(1)
-    nearest = distance[rows].argmin(1)
+    partner = same & (box <= 1.0) & (score <= 0.01)
+    rows = partner.any(1).nonzero().squeeze(1)
+    nearest = (box + 100 * score).masked_fill(~partner, torch.inf)[rows].argmin(1)
     iou = 1.0
     if "masks" in our and len(rows):
         a, b = our["masks"][rows], their["masks"][nearest]
         union = (a | b).flatten(1).sum(1)
         iou = float(((a & b).flatten(1).sum(1) / union.clamp(min=1)).masked_fill(union == 0, 1.0).min())
     return Agreement(
-        len(their["boxes"]),
-        len(their["labels"].unique()),
+        *counts,
+        classes,
         (float(near.any(1).float().mean()), float(near.any(0).float().mean())),
         float(box[rows, nearest].max()) if len(rows) else 0.0,
         float(score[rows, nearest].max()) if len(rows) else 0.0,
@@ -115,18 +214,37 @@ def agreement(our: dict[str, Tensor], their: dict[str, Tensor]) -> Agreement:
     )
 
 
+def whole_masks(batch: Batch, targets: Targets) -> Tensor:
+    """Ground-truth masks (N, M, H, W) bool, as large as the pictures; the crops must be of the network's resolution."""
+    masks = torch.zeros(*targets.valid.shape, *batch.images.shape[-2:], dtype=torch.bool)
+    for n, j in targets.valid.nonzero().tolist():
+        height, width = targets.mask_sizes[n, j].tolist()
+        left, top = targets.mask_boxes[n, j, :2].long().tolist()
+        start = int(targets.mask_offsets[n, j])
+        crop = targets.mask_pixels[start : start + height * width].view(height, width)
+        masks[n, j, top : top + height, left : left + width] = crop.bool()
+    return masks
+
+
+def for_torchvision(batch: Batch, targets: Targets, masks: Tensor) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Pictures and labels as torchvision takes them in training. masks: (N, M, H, W), the whole of each object."""
+    sizes = batch.sizes.tolist()
+    images = [image[:, :h, :w].contiguous() for image, (h, w) in zip(batch.images, sizes)]
+    labels = [
+        {"boxes": b[v], "labels": c[v], "masks": m[v, :h, :w].to(torch.uint8)}
+        for b, c, v, m, (h, w) in zip(targets.boxes, targets.labels, targets.valid, masks, sizes)
+    ]
+    return images, labels
+
+
 def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, masks: Tensor):
     """(our losses, torchvision's) on one batch, both training on the proposals and samples that ours chose.
 
     masks: (N, M, H, W) whole ground-truth masks, as torchvision wants them. The pictures must be as large as
-    torchvision's transform leaves them.
+    torchvision's transform leaves them. `theirs` keeps the choices: it can train on nothing else afterwards.
     """
     theirs.train()
-    images = [image[:, :h, :w] for image, (h, w) in zip(batch.images, batch.sizes.tolist())]
-    labels = [
-        {"boxes": b[v], "labels": c[v], "masks": m[v].to(torch.uint8)}
-        for b, c, v, m in zip(targets.boxes, targets.labels, targets.valid, masks)
-    ]
+    images, labels = for_torchvision(batch, targets, masks)
     with torch.no_grad():
         features = model.backbone(model.standardise(batch))
         anchors = torch.cat(model.rpn.anchors(features))

@@ -65,7 +65,8 @@ def test_resizing_is_torchs(shape: tuple[int, int, int, int]) -> None:
     expected = interpolate(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, shape[2:], mode="bilinear")
     resized = transforms.resize(image, shape[2:])
     assert (resized.shape, resized.dtype) == ((*shape[2:], 3), np.float32)
-    np.testing.assert_allclose(resized, expected[0].permute(1, 2, 0).numpy(), atol=1e-6)
+    # torch rounds source positions in two ways, depending on its number of threads; one of them is ours to 1e-6.
+    np.testing.assert_allclose(resized, expected[0].permute(1, 2, 0).numpy(), atol=5e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -80,7 +81,7 @@ def test_a_window_is_resized_as_if_cut_afterwards(shape: tuple[int, int, int, in
         height, width = rng.integers(1, shape[2] - top + 1), rng.integers(1, shape[3] - left + 1)
         window = transforms.resize_window(image, shape[2:], (top, left, height, width))
         window = window / np.float32(255) if window.dtype == np.uint8 else window
-        np.testing.assert_allclose(window, whole[top : top + height, left : left + width], atol=1e-6)
+        np.testing.assert_array_equal(window, whole[top : top + height, left : left + width])
 
 
 # ---- objects

@@ -10,12 +10,20 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet50
 from torchvision.transforms.functional import gaussian_blur
-from torchvision_peer import agreement, losses_with_our_choices, ours, peer
+from torchvision_peer import (
+    agreement,
+    as_picture,
+    as_tensors,
+    losses_with_our_choices,
+    our_objects,
+    ours,
+    peer,
+    their_detections,
+)
 
-from tracesight.data.batch import Batch, Targets, predict_batch
+from tracesight.data.batch import Batch, Targets
 from tracesight.data.pictures import open_picture
 from tracesight.models.build import build
-from tracesight.ops.masks import mask_crops
 from tracesight.weights import load_weights
 
 
@@ -27,32 +35,6 @@ def pictures(count=2, height=192, width=256):
     return list((blurred - low) / (high - low))
 
 
-def found(model, batch, original_size):
-    """Our detections of one picture in its own pixels, masks as large as it."""
-    with torch.inference_mode():
-        detections = model(batch)
-    keep = detections.valid[0]
-    size = batch.sizes[0].tolist()
-    ratio = torch.tensor([original_size[1] / size[1], original_size[0] / size[0]]).repeat(2)
-    boxes = detections.boxes[0, keep] * ratio
-    result = {"boxes": boxes, "scores": detections.scores[0, keep], "labels": detections.labels[0, keep]}
-    if detections.masks is not None:
-        result["masks"] = torch.zeros(len(boxes), *original_size, dtype=torch.bool)
-        for canvas, (crop, (y, x)) in zip(
-            result["masks"], mask_crops(detections.masks[0, keep], boxes, original_size)
-        ):
-            canvas[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
-    return result
-
-
-def their_detections(theirs, picture):
-    with torch.inference_mode():
-        out = theirs([picture])[0]
-    if "masks" in out:
-        out["masks"] = out["masks"][:, 0] > 0.5
-    return out
-
-
 @pytest.mark.parametrize("masks", [True, False])
 def test_detections_equal_torchvisions(masks):
     images = pictures()
@@ -61,20 +43,16 @@ def test_detections_equal_torchvisions(masks):
     objects = 0
     for image in images:
         raw = (image.permute(1, 2, 0) * 255).to(torch.uint8).numpy()
-        same = agreement(
-            found(model, predict_batch([raw], 256), raw.shape[:2]),
-            their_detections(theirs, torch.from_numpy(raw).permute(2, 0, 1) / 255),
-        )
+        same = agreement(as_tensors(our_objects(model, raw, 256)), their_detections(theirs, as_picture(raw)))
         objects += same.objects
         assert min(same.found) >= 0.99, same
         assert same.mask_iou >= 0.99, same
     assert objects >= 50
 
 
-def labelled_batch():
+def labelled_batch(height=192, width=256):
     """Two pictures without resizing, five filled ellipses each, cut by the picture's edge now and then."""
-    images = torch.stack(pictures())
-    count, height, width = 2, *images.shape[-2:]
+    images, count = torch.stack(pictures(2, height, width)), 2
     torch.manual_seed(5)
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     boxes, crop_boxes, sizes = torch.zeros(count, 32, 4), torch.zeros(count, 32, 4), torch.zeros(count, 32, 2).long()
@@ -96,9 +74,7 @@ def labelled_batch():
     valid = labels > 0
     keys = torch.tensor([[0, 0], [0, 1]])
     batch = Batch(images, torch.tensor([[height, width]] * count), keys)
-    targets = Targets(
-        boxes, labels, valid, torch.zeros_like(valid), crop_boxes, sizes, offsets, torch.cat(pixels)
-    )
+    targets = Targets(boxes, labels, valid, torch.zeros_like(valid), crop_boxes, sizes, offsets, torch.cat(pixels))
     return batch, targets, whole
 
 
@@ -113,8 +89,8 @@ def test_losses_equal_torchvisions_on_the_same_samples():
 
 
 def test_gradients_equal_torchvisions_in_double_precision():
-    batch, targets, whole = labelled_batch()
-    theirs = peer(list(batch.images), depth=18, num_classes=5, side=192).double()
+    batch, targets, whole = labelled_batch(96, 128)
+    theirs = peer(list(batch.images), depth=18, num_classes=5, side=96).double()
     model = ours(theirs, "mask_rcnn_resnet18_fpn").double()
     batch = batch._replace(images=batch.images.double())
     targets = targets._replace(boxes=targets.boxes.double(), mask_boxes=targets.mask_boxes.double())
@@ -154,13 +130,10 @@ def test_detections_equal_torchvisions_on_photographs():
         pytest.skip("TRACESIGHT_DATA names no folder with the real pictures")
     paths = sorted((Path(root) / "coco64" / "images").glob("*.jpg"))[:3]
     raw = [open_picture(path) for path in paths]
-    tensors = [torch.from_numpy(r).permute(2, 0, 1) / 255 for r in raw]
-    theirs = peer(tensors, depth=50, side=800)
+    theirs = peer([as_picture(picture) for picture in raw], depth=50, side=800)
     model = ours(theirs, "mask_rcnn_resnet50_fpn").eval()
-    for picture, tensor in zip(raw, tensors):
-        same = agreement(
-            found(model, predict_batch([picture], 800), picture.shape[:2]), their_detections(theirs, tensor)
-        )
+    for picture in raw:
+        same = agreement(as_tensors(our_objects(model, picture, 800)), their_detections(theirs, as_picture(picture)))
         assert same.objects >= 50
         assert min(same.found) >= 0.99, same
         assert same.mask_iou >= 0.99, same

@@ -88,7 +88,10 @@ def collate(
 
 def predict_batch(images: Sequence[np.ndarray], image_size: int, max_size: int | None = None) -> Batch:
     """Pictures (H, W, 3) uint8 of any sizes, each resized as `eval_transform` does; the keys are 0."""
-    resized = [resize(image, resized_size(*image.shape[:2], image_size, max_size)) for image in images]
+    resized = []
+    for image in images:
+        height, width = image.shape[:2]
+        resized.append(resize(image, resized_size(height, width, image_size, max_size)))
     return _batch(resized, np.zeros((len(images), 2), np.int64))
 
 
@@ -104,10 +107,8 @@ def _batch(images: Sequence[np.ndarray], keys: Sequence[tuple[int, int]] | np.nd
         for channel in range(3):  # by channel: numpy's inner loop would be three pixels long where a picture is flipped
             np.divide(image[..., channel], unit, out=place[:h, :w, channel])
     # (N, H, W, 3) seen as (N, 3, H, W) is what torch calls channels last: nothing is copied.
-    return Batch(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(sizes),
-        torch.from_numpy(np.array(keys, np.int64).reshape(-1, 2)),
-    )  # fmt: skip
+    planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return Batch(planes, torch.from_numpy(sizes), torch.from_numpy(np.array(keys, np.int64).reshape(-1, 2)))
 
 
 def _targets(samples: Sequence[Sample], with_masks: bool) -> Targets:

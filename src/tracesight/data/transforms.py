@@ -22,7 +22,7 @@ MIN_VISIBLE_PIXELS = 6.0
 MIN_VISIBLE_SHARE = 0.02
 
 _NO_CROP = np.zeros((0, 0), np.uint8)
-_BLOCK = 32  # rows that are resized at a time, so that what lies between stays in the processor's cache
+_BLOCK = 64  # rows that are resized at a time, so that what lies between stays in the processor's cache
 _EDGE = 1e-4  # of a mask cell: what rounding can move its edge by
 
 

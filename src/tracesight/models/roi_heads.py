@@ -84,7 +84,7 @@ class BoxPredictor(nn.Module):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         self.cls_score, self.bbox_pred = nn.Linear(width, num_classes), nn.Linear(width, num_classes * 4)
-        # Fast R-CNN, section 4.1: standard deviations 0.01 and 0.001.
+        # Fast R-CNN, section 2.3: standard deviations 0.01 and 0.001.
         nn.init.normal_(self.cls_score.weight, std=0.01)
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.cls_score.bias)
@@ -219,8 +219,10 @@ class RoIHeads(nn.Module):
         most = int(self.settings.batch * self.settings.positive_fraction)
         matched, labels = sampled.matched[:, :most], sampled.labels[:, :most]
         objects = (targets.mask_offsets, targets.mask_sizes, targets.mask_boxes)
+        # An object that is labelled with a box alone says nothing about masks: its crop is 0 × 0.
+        masked = _of(targets.mask_sizes.amin(-1) > 0, matched)
         valid, boxes, labels, picture, offsets, crop_sizes, crop_boxes = trim(
-            _rows(labels > 0),
+            _rows((labels > 0) & masked),
             _rows(sampled.boxes[:, :most]),
             _rows(labels),
             _pictures(labels),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tracesight.ops.boxes import box_area, box_iou, intersection
 from tracesight.ops.random import keyed_uniform
-from tracesight.ops.trim import may_read
+from tracesight.ops.trim import may_read, trim_tail
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 # A region this much inside a crowd is no evidence of background (COCO's crowds are ignore regions).
@@ -26,6 +26,7 @@ def match(
     boxes that overlap an object most, however little (but at all), are positive.
     Returns matched (N, K) int64, the object's index (0 where there is none), and status (N, K) int8.
     """
+    valid, gt_boxes = trim_tail(valid, gt_boxes)
     best = torch.full((len(gt_boxes), boxes.shape[1]), -1.0, device=boxes.device, dtype=boxes.dtype)
     matched = torch.zeros(best.shape, dtype=torch.int64, device=boxes.device)
     favourite = torch.zeros_like(best, dtype=torch.bool)

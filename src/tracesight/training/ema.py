@@ -22,6 +22,6 @@ def update_ema(average: nn.Module, model: nn.Module, step: int, decay: float) ->
     Buffers are statistics and are copied.
     """
     weight = 1.0 - min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)  # pyright: ignore[reportPrivateImportUsage]
     for mean, current in zip(average.buffers(), model.buffers()):
         mean.copy_(current)

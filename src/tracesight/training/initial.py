@@ -29,8 +29,8 @@ def detector_args(name: str, args: dict[str, Any], begun: Bundle | None) -> dict
                 "model_args.norm=frozen needs --init: random weights have no statistics to freeze; use group"
             )
         return {"norm": "group", **args}
-    if begun.model.spec["name"] == name:
-        return {**begun.model.spec["args"], **args}
+    if begun.spec["name"] == name:
+        return {**begun.spec["args"], **args}
     return args
 
 
@@ -42,7 +42,7 @@ def build_detector(
     Raises:
         UserError: no such model or argument, or a bundle that does not fit.
     """
-    conventions = "tracesight" if begun is None else begun.model.spec["conventions"]
+    conventions = "tracesight" if begun is None else begun.spec["conventions"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings = {**args, "roi": {**(args.get("roi") or {}), "max_objects": max_objects}}
@@ -65,11 +65,17 @@ def _fill(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
         if list(begun.categories.items()) != list(categories.items()):
             new += _PER_CATEGORY
     state = model.state_dict()
+    # Group norm and batch norm share the names of their weights; the statistics alone tell them apart.
+    statistics = {name for name in source if name.endswith("running_mean") and not name.startswith(new)}
+    if statistics != {name for name in state if name.endswith("running_mean") and not name.startswith(new)}:
+        said = "has batch norm and the model has not" if statistics else "has no batch norm and the model has"
+        wanted = "frozen" if statistics else "group"
+        raise UserError(f"--init: the bundle ({begun.spec['name']}) {said}; say model_args.norm={wanted}")
     for name, tensor in state.items():
         if name.startswith(new):
             continue
         if name not in source:
-            raise UserError(f"--init: the bundle ({begun.model.spec['name']}) has no {name}; choose the same model=")
+            raise UserError(f"--init: the bundle ({begun.spec['name']}) has no {name}; choose the same model=")
         if source[name].shape != tensor.shape:
             raise UserError(
                 f"--init: {name} is {tuple(source[name].shape)} in the bundle and {tuple(tensor.shape)} in the model; "

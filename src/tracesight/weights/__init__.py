@@ -7,6 +7,7 @@ names it; to replace a head, its prefix goes into `skip`.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -113,7 +114,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         if suffix not in (".pth", ".pt", ".bin"):
             raise UserError(f"{path}: unknown kind of checkpoint; expected .pth, .pt or .safetensors")
-        return _checked(torch.load(path, map_location="cpu", weights_only=True), str(path))
+        with warnings.catch_warnings():
+            # Of the pickle protocol: what cannot be read is an error below, what can needs no warning.
+            warnings.simplefilter("ignore", UserWarning)
+            return _checked(torch.load(path, map_location="cpu", weights_only=True), str(path))
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, because the file is damaged or a pickle that would run code; "

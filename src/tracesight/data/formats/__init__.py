@@ -54,7 +54,7 @@ def read_splits(data: Path | str | Mapping[str, Path | str], seed: int) -> tuple
     else:
         train, val = keyed_split(train, seed)
         if val is None:
-            notes.append(f"{train.path}: one picture only, so nothing is held out and no figure can be given")
+            notes.append(f"{train.path.parent.name}/{train.path.name}: one picture only, so nothing is held out and no figure can be given")
         else:
             notes.append(f"no val: {len(val)} of {len(train) + len(val)} pictures held out by seed {seed}")
     return train, val, [*notes, *_odd_sets(train, val)]
@@ -139,7 +139,7 @@ def _odd_sets(train: Dataset, val: Dataset | None) -> list[str]:
     """Warnings about what a set lacks."""
     notes = []
     if len(train) == 1 and val is not None:
-        notes.append(f"{train.path}: one picture only to train on")
+        notes.append(f"{train.path.parent.name}/{train.path.name}: one picture only to train on")
     for name, dataset in (("train", train), ("val", val)):
         if dataset is None:
             continue

@@ -1,0 +1,121 @@
+"""Do Tracesight and torchvision say the same? Mask R-CNN ResNet-50 FPN on photographs, same random weights, float32.
+
+Ours is what `predict` makes: the objects of a scene, masks in the picture's resolution. The weights are random and
+rescaled until scores spread, so that the comparison needs no download. Then the losses of a first step are compared;
+torchvision gets the proposals and samples that ours chose, since each draws its own. Exit status 1 where a limit is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from figures import machine, photographs, row, run, show, write
+from labelled import photograph_batch
+from torch import nn
+from torchvision_peer import (
+    Agreement,
+    agreement,
+    as_picture,
+    as_tensors,
+    losses_with_our_choices,
+    our_objects,
+    ours,
+    peer,
+    their_detections,
+    whole_masks,
+)
+
+from tracesight.data.pictures import open_picture
+
+FOUND, BOX, SCORE, MASK_IOU, LOSS = 0.99, 0.05, 1e-4, 0.99, 1e-5
+OBJECTS, CLASSES = 50, 2
+WIDTHS = (20, 7, 7, 7, 9, 9, 8, 8, 8)
+
+
+def main() -> bool:
+    """Whether everything held."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    facts = machine(arguments.threads)
+    show(facts)
+    paths = photographs(arguments.pictures)
+    theirs = peer([as_picture(open_picture(path)) for path in paths[:4]], depth=50, side=arguments.side)
+    model = ours(theirs, "mask_rcnn_resnet50_fpn").eval()
+    row(("picture", "objects", "theirs", "classes", "found", "by them", "box", "score", "mask IoU"), WIDTHS)
+    rows = {path.stem: _compare(theirs, model, path, arguments.side) for path in paths}
+    total, held = _total(list(rows.values()))
+    losses, losses_held = _losses(theirs, model, paths[:2], arguments.loss_side)
+    rows = {name: asdict(same) for name, same in rows.items()}
+    write(arguments.json, facts, {"side": arguments.side, "total": total, "losses": losses, "pictures": rows})
+    print("held" if held and losses_held else "NOT HELD")
+    return held and losses_held
+
+
+def _compare(theirs: nn.Module, model: nn.Module, path: Path, side: int) -> Agreement:
+    picture = open_picture(path)
+    same = agreement(as_tensors(our_objects(model, picture, side)), their_detections(theirs, as_picture(picture)))
+    _line(path.stem, same.ours, same.objects, same.classes, *same.found, same.box, same.score, same.mask_iou)
+    return same
+
+
+def _total(rows: list[Agreement]) -> tuple[dict[str, float], bool]:
+    """Figures over all objects of all pictures, and whether they hold."""
+    our_count, their_count = sum(same.ours for same in rows), sum(same.objects for same in rows)
+    total = {
+        "ours": our_count,
+        "theirs": their_count,
+        "classes": max(same.classes for same in rows),
+        "found": sum(same.found[0] * same.ours for same in rows) / max(our_count, 1),
+        "found by them": sum(same.found[1] * same.objects for same in rows) / max(their_count, 1),
+        "box": max(same.box for same in rows),
+        "score": max(same.score for same in rows),
+        "mask IoU": min(same.mask_iou for same in rows),
+        "pictures with enough objects": sum(same.objects >= OBJECTS for same in rows),
+        "pictures with several classes": sum(same.classes >= CLASSES for same in rows),
+    }
+    _line("all", *list(total.values())[:8])
+    print(f"{total['pictures with enough objects']} of {len(rows)} pictures with at least {OBJECTS} objects, "
+          f"{total['pictures with several classes']} with several classes; limits: found {FOUND:.0%} both ways, "
+          f"box {BOX} px, score {SCORE:g}, mask IoU {MASK_IOU}")  # fmt: skip
+    held = min(total["found"], total["found by them"]) >= FOUND and total["box"] <= BOX and total["score"] <= SCORE
+    return total, held and total["mask IoU"] >= MASK_IOU and their_count >= OBJECTS * len(rows)
+
+
+def _losses(theirs: nn.Module, model: nn.Module, paths: list[Path], side: int) -> tuple[dict[str, list[float]], bool]:
+    """(ours, torchvision's) by name, and whether they agree."""
+    batch, targets = photograph_batch(paths, side)
+    with torch.no_grad():
+        our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole_masks(batch, targets))
+    held = True
+    for name, loss in our_losses.items():
+        same = bool(torch.isclose(loss, their_losses[name], rtol=LOSS, atol=LOSS))
+        held = held and same
+        line = f"{name:18s} ours {float(loss):.7f}  torchvision {float(their_losses[name]):.7f}"
+        print(line if same else f"{line}  differ by more than {LOSS:g}")
+    return {name: [float(loss), float(their_losses[name])] for name, loss in our_losses.items()}, held
+
+
+def _line(
+    name: str, our: float, their: float, classes: float, found: float, by_them: float, *differences: float
+) -> None:
+    box, score, iou = differences
+    cells = (name, our, their, classes, f"{found:.2%}", f"{by_them:.2%}", f"{box:.4f}", f"{score:.1e}", f"{iou:.4f}")
+    row(cells, WIDTHS)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, help="only the first so many photographs")
+    parser.add_argument("--side", type=int, default=800, help="short side of the network's picture (800)")
+    parser.add_argument("--loss-side", type=int, default=512, help="the same for the losses (512)")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,161 @@
+"""Every network of the catalogue: its size as published, and that it runs forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tracesight.data.batch import Batch, Targets
+from tracesight.errors import UserError
+from tracesight.models.anchors import cell_anchors, grid_anchors
+from tracesight.models.build import CATALOGUE, build
+from tracesight.models.detections import Detections
+
+# Parameters as torchvision's documentation has them; the detectors' with 91 classes (frozen norms are none of theirs).
+RESNETS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+}
+# Published for batch norm's: torchvision counts 41,755,286 and 44,401,393 with frozen norms.
+DETECTORS = {"faster_rcnn_resnet50_fpn": 41_755_286, "mask_rcnn_resnet50_fpn": 44_401_393}
+SMALL = {
+    "norm": "group",
+    "fpn_channels": 16,
+    "box_channels": 32,
+    "anchor_sizes": ((8,), (16,), (32,), (64,), (128,)),
+    "rpn": {"pre_nms_train": 50, "post_nms_train": 20, "pre_nms_test": 50, "post_nms_test": 20},
+    "roi": {"batch": 16, "max_objects": 7, "score_threshold": 0.0},
+}
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("name", "published"), [*RESNETS.items(), *DETECTORS.items()])
+def test_has_the_published_number_of_parameters(name, published):
+    with torch.device("meta"):
+        model = CATALOGUE[name].builder(CATALOGUE[name].num_classes)
+    assert parameters(model) == published
+
+
+@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.task == "classify"])
+def test_classifiers_run_forward_and_backward(name):
+    model = build(name, 5)
+    model(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def batch_of(objects: int) -> tuple[Batch, Targets]:
+    torch.manual_seed(0)
+    batch = Batch(torch.rand(2, 3, 64, 96), torch.tensor([[64, 96], [50, 70]]), torch.tensor([[0, 0], [0, 1]]))
+    boxes = torch.zeros(2, 32, 4)
+    boxes[:, :objects] = torch.tensor([10.0, 10, 40, 40])
+    valid = torch.zeros(2, 32, dtype=torch.bool)
+    valid[:, :objects] = True
+    targets = Targets(
+        boxes,
+        valid.long() * 2,
+        valid,
+        torch.zeros_like(valid),
+        boxes,
+        valid[..., None].long().expand(2, 32, 2) * 6,
+        torch.zeros(2, 32).long(),
+        torch.ones(64, dtype=torch.uint8),
+    )
+    return batch, targets
+
+
+@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.task != "classify"])
+def test_detectors_run_forward_and_backward(name):
+    masks = {"mask_channels": 16} if name.startswith("mask") else {}
+    model = build(name, 4, **SMALL, **masks)
+    losses = model(*batch_of(1))
+    assert set(losses) >= {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
+    assert ("loss_mask" in losses) == bool(masks)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.inference_mode():
+        found = model(batch_of(1)[0])
+    assert isinstance(found, Detections)
+    assert found.boxes.shape == (2, 7, 4)
+    assert found.valid.any()
+    # Inside the picture, not only inside the padded batch.
+    assert (found.boxes[1, found.valid[1]].amax(0) <= torch.tensor([70.0, 50, 70, 50])).all()
+    assert (found.masks is None) != bool(masks)
+
+
+@pytest.mark.parametrize("objects", [0, 32])
+def test_no_objects_and_as_many_as_fit_give_finite_losses(objects):
+    model = build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, **SMALL)
+    losses = model(*batch_of(objects))
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    if not objects:
+        assert losses["loss_box_reg"] == losses["loss_mask"] == 0
+
+
+def test_objects_without_a_mask_are_left_out_of_the_mask_loss():
+    batch, targets = batch_of(1)
+    model = build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, **SMALL)
+    assert model(batch, targets)["loss_mask"] > 0
+    assert model(batch, targets._replace(mask_sizes=torch.zeros_like(targets.mask_sizes)))["loss_mask"] == 0
+
+
+def test_mode_does_not_decide_what_comes_out():
+    model = build("faster_rcnn_resnet18_fpn", 4, **SMALL)
+    batch, targets = batch_of(1)
+    assert isinstance(model.train()(batch), Detections)
+    assert isinstance(model.eval()(batch, targets), dict)
+
+
+def test_spec_builds_the_same_again():
+    model = build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, **SMALL)
+    spec = model.spec
+    again = build(spec["name"], spec["num_classes"], spec["conventions"], **spec["args"])
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("mask_rcnn_resnet5_fpn", 3), "did you mean 'mask_rcnn_resnet50_fpn'"),
+        (("resnet18", 0), "num_classes"),
+        (("faster_rcnn_resnet18_fpn", 1), "at least 2"),
+        (("resnet18", 3, "caffe"), "conventions"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, said):
+    with pytest.raises(UserError, match=said):
+        build(*arguments)
+
+
+def test_unknown_builder_arguments_and_norms_are_named():
+    with pytest.raises(UserError, match="did you mean 'fpn_channels'"):
+        build("faster_rcnn_resnet18_fpn", 3, fpn_chanels=3)
+    with pytest.raises(UserError, match="frozen"):
+        build("resnet18", 3, norm="layer")
+    with pytest.raises(UserError, match="anchor_sizes"):
+        build("faster_rcnn_resnet18_fpn", 3, anchor_sizes=((8,), (16,)))
+
+
+def test_anchors_by_hand():
+    # Areas of 32² with ratios (height over width) 1/2, 1 and 2, rounded to whole pixels.
+    assert cell_anchors((32,), (0.5, 1.0, 2.0)).tolist() == [
+        [-23, -11, 23, 11],
+        [-16, -16, 16, 16],
+        [-11, -23, 11, 23],
+    ]
+    grid = grid_anchors(torch.tensor([[-1.0, -1, 1, 1], [-2, -2, 2, 2]]), (2, 3), 4)
+    # Row by row, cell by cell, anchor by anchor.
+    assert grid.shape == (12, 4)
+    assert grid[0].tolist() == [-1, -1, 1, 1]
+    assert grid[1].tolist() == [-2, -2, 2, 2]
+    assert grid[2].tolist() == [3, -1, 5, 1]
+    assert grid[6].tolist() == [-1, 3, 1, 5]
+    assert grid[11].tolist() == [6, 2, 10, 6]
