@@ -4,8 +4,9 @@ Prediction goes from a decoded picture to boxes, scores and masks in the picture
 pastes its masks and makes them binary, ours becomes the objects of a scene. Training is forward, backward and update
 (fused SGD at lr 0, so that every repetition does the same work) on a batch that is loaded already; torchvision's own
 resizing is switched off there, since ours happens in the loader. torchvision has the frozen batch norms of its
-published detectors. Before anything is timed, the outputs are compared. Exit status 1 if they differ, or if ours is
-slower.
+published detectors. Before anything is timed, the outputs are compared: 99% of the objects of either within 1 px and a
+score within 0.01 of one of the other, masks with an IoU of 0.9 (`parity.py` has the strict limits); losses from the
+same samples to 1e-5 in float32, to 5% in bf16. Exit status 1 if they differ, or if ours is slower.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def _prediction(masks: bool, count: int, side: int) -> list[tuple[Work, Work]]:
     pairs = []
     for path, picture in zip(paths, pictures):
         same = agreement(as_tensors(our_objects(model, picture, side)), their_detections(theirs, as_picture(picture)))
-        if min(same.found) < 0.99 or same.mask_iou < 0.99:
+        if min(same.partners) < 0.99 or same.mask_iou < 0.9:
             raise PartialFailure(f"{path}: the outputs differ, so no time is given: {same}")
         pairs.append(
             (

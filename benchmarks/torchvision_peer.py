@@ -176,6 +176,7 @@ class Agreement:
     objects: int  # of torchvision's
     classes: int  # among torchvision's
     found: tuple[float, float]  # share of ours that are among theirs, and of theirs that are among ours
+    partners: tuple[float, float]  # the same shares of objects that have a partner
     box: float  # largest difference of a coordinate between partners, pixels
     score: float  # largest difference
     mask_iou: float  # least
@@ -191,7 +192,8 @@ def agreement(our: dict[str, Tensor], their: dict[str, Tensor]) -> Agreement:
     counts = len(our["boxes"]), len(their["boxes"])
     classes = len(their["labels"].unique())
     if not min(counts):
-        return Agreement(*counts, classes, (float(not counts[0]), float(not counts[1])), 0.0, 0.0, 1.0)
+        alone = float(not counts[0]), float(not counts[1])
+        return Agreement(*counts, classes, alone, alone, 0.0, 0.0, 1.0)
     box = (our["boxes"][:, None] - their["boxes"][None]).abs().amax(-1)
     score = (our["scores"][:, None] - their["scores"][None]).abs()
     same = our["labels"][:, None] == their["labels"][None]
@@ -208,6 +210,7 @@ def agreement(our: dict[str, Tensor], their: dict[str, Tensor]) -> Agreement:
         *counts,
         classes,
         (float(near.any(1).float().mean()), float(near.any(0).float().mean())),
+        (float(partner.any(1).float().mean()), float(partner.any(0).float().mean())),
         float(box[rows, nearest].max()) if len(rows) else 0.0,
         float(score[rows, nearest].max()) if len(rows) else 0.0,
         iou,
@@ -240,10 +243,11 @@ def for_torchvision(batch: Batch, targets: Targets, masks: Tensor) -> tuple[list
 def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, masks: Tensor):
     """(our losses, torchvision's) on one batch, both training on the proposals and samples that ours chose.
 
-    masks: (N, M, H, W) whole ground-truth masks, as torchvision wants them. The pictures must be as large as
-    torchvision's transform leaves them. `theirs` keeps the choices: it can train on nothing else afterwards.
+    masks: (N, M, H, W) whole ground-truth masks, as torchvision wants them. Pictures are taken as large as they are.
+    `theirs` keeps the choices: it can train on nothing else afterwards.
     """
     theirs.train()
+    theirs.transform._skip_resize = True
     images, labels = for_torchvision(batch, targets, masks)
     with torch.no_grad():
         features = model.backbone(model.standardise(batch))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_detector import SMALL, batch_of
 from torch import nn
 
-from tracesight.data.batch import Batch, Targets
 from tracesight.errors import UserError
 from tracesight.models.anchors import cell_anchors, grid_anchors
 from tracesight.models.build import CATALOGUE, build
@@ -22,14 +22,6 @@ RESNETS = {
 }
 # Published for batch norm's: torchvision counts 41,755,286 and 44,401,393 with frozen norms.
 DETECTORS = {"faster_rcnn_resnet50_fpn": 41_755_286, "mask_rcnn_resnet50_fpn": 44_401_393}
-SMALL = {
-    "norm": "group",
-    "fpn_channels": 16,
-    "box_channels": 32,
-    "anchor_sizes": ((8,), (16,), (32,), (64,), (128,)),
-    "rpn": {"pre_nms_train": 50, "post_nms_train": 20, "pre_nms_test": 50, "post_nms_test": 20},
-    "roi": {"batch": 16, "max_objects": 7, "score_threshold": 0.0},
-}
 
 
 def parameters(model: nn.Module) -> int:
@@ -48,26 +40,6 @@ def test_classifiers_run_forward_and_backward(name):
     model = build(name, 5)
     model(torch.rand(2, 3, 32, 32)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-def batch_of(objects: int) -> tuple[Batch, Targets]:
-    torch.manual_seed(0)
-    batch = Batch(torch.rand(2, 3, 64, 96), torch.tensor([[64, 96], [50, 70]]), torch.tensor([[0, 0], [0, 1]]))
-    boxes = torch.zeros(2, 32, 4)
-    boxes[:, :objects] = torch.tensor([10.0, 10, 40, 40])
-    valid = torch.zeros(2, 32, dtype=torch.bool)
-    valid[:, :objects] = True
-    targets = Targets(
-        boxes,
-        valid.long() * 2,
-        valid,
-        torch.zeros_like(valid),
-        boxes,
-        valid[..., None].long().expand(2, 32, 2) * 6,
-        torch.zeros(2, 32).long(),
-        torch.ones(64, dtype=torch.uint8),
-    )
-    return batch, targets
 
 
 @pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.task != "classify"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_detector import SMALL, batch_of
 
-from tests.models.test_catalogue import SMALL, batch_of
 from tracesight.models.build import build
 
 pytestmark = [

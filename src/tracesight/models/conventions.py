@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Conventions:
     """roi_aligned: RoIAlign reads a cell's value at its centre. roi_sampling: points a bin side. norm_eps: batch
-    norm's. mask_target_aligned: mask targets are sampled at pixel centres (it changes training only)."""
+    norm's. mask_target_aligned: mask targets are sampled at pixel centres; it changes training only, so that weights
+    load either way."""
 
     roi_aligned: bool = False
     roi_sampling: int = 2
@@ -17,7 +18,8 @@ class Conventions:
 
 
 CONVENTIONS = {
-    "tracesight": Conventions(),
+    # torchvision samples mask targets half a pixel off: masks of what it trains lie half a pixel up and to the left.
+    "tracesight": Conventions(mask_target_aligned=True),
     "torchvision": Conventions(),
     # The Faster and Mask R-CNNs that torchvision published for COCO in version 1 were trained with an eps of 0.
     "torchvision-coco-v1": Conventions(norm_eps=0.0),

@@ -7,6 +7,7 @@ background, index 0. `pred_` is what the network says, `gt_` what the labels say
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -100,7 +101,7 @@ class MaskHead(nn.Sequential):
     def __init__(self, channels: int, width: int) -> None:
         widths = [channels, width, width, width, width]
         super().__init__(
-            *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)) for a, b in zip(widths, widths[1:]))
+            *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)) for a, b in pairwise(widths))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -127,7 +128,7 @@ class MaskPredictor(nn.Module):
 
 
 class Sampled(NamedTuple):
-    """Regions chosen to train on: boxes (N, B, 4), labels (N, B) with 0 for background, matched (N, B), valid (N, B)."""
+    """Regions chosen to train on: boxes (N, B, 4), labels (N, B), 0 for background, matched (N, B), valid (N, B)."""
 
     boxes: Tensor
     labels: Tensor

@@ -23,7 +23,7 @@ def mask_targets(
     output_size: int,
     aligned: bool,
 ) -> Tensor:
-    """What each region's mask should be: (R, P, P), 0–1, of the boxes' type, the share of each bin that the object covers.
+    """What each region's mask should be: (R, P, P), the share, 0–1, of each bin that the object covers.
 
     pixels (T,) uint8: all crops, flat, row-major; offsets (R,), crop_sizes (R, 2) height and width, crop_boxes (R, 4)
     the rectangle that the crop spans in the network's picture: the crop of each region's object. boxes (R, 4);

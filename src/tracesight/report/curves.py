@@ -123,6 +123,8 @@ def _figures(axes: Any, lines: Mapping[str, Series], theme: Theme) -> None:
         axes.plot(steps, values, "o-", color=theme.lines[place % len(theme.lines)], label=_label(column), linewidth=1.6,
                   markersize=4)  # fmt: skip
     axes.set_ylim(0, min(1.0, 1.15 * max(values.max() for _, values in lines.values())) or 1)
+    # From the beginning, as the other panels: a single validation would otherwise get an axis of its own.
+    axes.set_xlim(0, 1.05 * max(steps.max() for steps, _ in lines.values()) or 1)
 
 
 def _rate(axes: Any, line: Series, theme: Theme) -> None:

@@ -54,7 +54,8 @@ def read_splits(data: Path | str | Mapping[str, Path | str], seed: int) -> tuple
     else:
         train, val = keyed_split(train, seed)
         if val is None:
-            notes.append(f"{train.path.parent.name}/{train.path.name}: one picture only, so nothing is held out and no figure can be given")
+            name = f"{train.path.parent.name}/{train.path.name}"
+            notes.append(f"{name}: one picture only, so nothing is held out and no figure can be given")
         else:
             notes.append(f"no val: {len(val)} of {len(train) + len(val)} pictures held out by seed {seed}")
     return train, val, [*notes, *_odd_sets(train, val)]

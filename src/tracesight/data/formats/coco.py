@@ -58,7 +58,8 @@ def read_coco(path: Path | str, picture_root: Path | str | None = None, split: s
     dataset = Dataset.of(records, reading.categories, path)
     if not reading.clipped:
         return dataset
-    note = f"{path.parent.name}/{path.name}: {reading.clipped} boxes reached up to {SLACK:g} px outside their picture and were clipped"
+    said = f"{reading.clipped} boxes reached up to {SLACK:g} px outside their picture and were clipped"
+    note = f"{path.parent.name}/{path.name}: {said}"
     return replace(dataset, notes=(note,))
 
 
