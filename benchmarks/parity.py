@@ -1,6 +1,8 @@
 """Do Tracesight and torchvision say the same? Mask R-CNN ResNet-50 FPN on photographs, same random weights, float32.
 
-Ours is what `predict` makes: the objects of a scene, masks in the picture's resolution. The weights are random and
+Ours is what `predict` makes: the objects of a scene, masks in the picture's resolution. An object is found where the
+other side has one of its class within 0.05 px, a score within 1e-4 and a mask of IoU 0.99. The columns box, score and
+mask IoU are the worst of all pairs that lie anywhere near each other, found or not. The weights are random and
 rescaled until scores spread, so that the comparison needs no download. Then the losses of a first step are compared;
 torchvision gets the proposals and samples that ours chose, since each draws its own. Exit status 1 where a limit is
 missed. On one thread torch resizes by another rule of rounding, which moves pixels by 2e-5, and random weights make
@@ -23,7 +25,9 @@ from torchvision_peer import (
     agreement,
     as_picture,
     as_tensors,
+    device_of,
     losses_with_our_choices,
+    on,
     our_objects,
     ours,
     peer,
@@ -33,7 +37,7 @@ from torchvision_peer import (
 
 from tracesight.data.pictures import open_picture
 
-FOUND, BOX, SCORE, MASK_IOU, LOSS = 0.99, 0.05, 1e-4, 0.99, 1e-5
+FOUND, LOSS = 0.99, 1e-5
 OBJECTS, CLASSES = 50, 2
 WIDTHS = (20, 7, 7, 7, 9, 9, 8, 8, 8)
 
@@ -46,7 +50,8 @@ def main() -> bool:
     show(facts)
     paths = photographs(arguments.pictures)
     theirs = peer([as_picture(open_picture(path)) for path in paths[:4]], depth=50, side=arguments.side)
-    model = ours(theirs, "mask_rcnn_resnet50_fpn").eval()
+    model = ours(theirs, "mask_rcnn_resnet50_fpn").eval().to(arguments.device)
+    theirs.to(arguments.device)
     row(("picture", "objects", "theirs", "classes", "found", "by them", "box", "score", "mask IoU"), WIDTHS)
     rows = {path.stem: _compare(theirs, model, path, arguments.side) for path in paths}
     total, held = _total(list(rows.values()))
@@ -85,11 +90,10 @@ def _total(rows: list[Agreement]) -> tuple[dict[str, float], bool]:
         "pictures with several classes": sum(same.classes >= CLASSES for same in rows),
     }
     _line("all", *list(total.values())[:8])
-    print(f"{total['pictures with enough objects']} of {len(rows)} pictures with at least {OBJECTS} objects, "
-          f"{total['pictures with several classes']} with several classes; limits: found {FOUND:.0%} both ways, "
-          f"box {BOX} px, score {SCORE:g}, mask IoU {MASK_IOU}")  # fmt: skip
-    held = min(total["found"], total["found by them"]) >= FOUND and total["box"] <= BOX and total["score"] <= SCORE
-    return total, held and total["mask IoU"] >= MASK_IOU and their_count >= OBJECTS * len(rows)
+    enough, several = total["pictures with enough objects"], total["pictures with several classes"]
+    print(f"{enough} of {len(rows)} pictures with at least {OBJECTS} objects, {several} with several classes")
+    print(f"limit: {FOUND:.0%} found both ways")
+    return total, min(total["found"], total["found by them"]) >= FOUND and their_count >= OBJECTS * len(rows)
 
 
 def _noise(theirs: nn.Module, paths: list[Path]) -> dict[str, float]:
@@ -105,8 +109,9 @@ def _noise(theirs: nn.Module, paths: list[Path]) -> dict[str, float]:
 def _losses(theirs: nn.Module, model: nn.Module, paths: list[Path], side: int) -> tuple[dict[str, list[float]], bool]:
     """(ours, torchvision's) by name, and whether they agree."""
     batch, targets = photograph_batch(paths, side)
+    columns = (on(batch, device_of(model)), on(targets, device_of(model)), whole_masks(batch, targets))
     with torch.no_grad():
-        our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole_masks(batch, targets))
+        our_losses, their_losses = losses_with_our_choices(theirs, model, *columns)
     held = True
     for name, loss in our_losses.items():
         same = bool(torch.isclose(loss, their_losses[name], rtol=LOSS, atol=LOSS))
@@ -131,6 +136,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--loss-side", type=int, default=512, help="the same for the losses (512)")
     parser.add_argument("--noise", action="store_true", help="compare torchvision with itself too, channels last")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
+    parser.add_argument("--device", default="cpu", help="where both run (cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     return parser.parse_args()
 

@@ -28,9 +28,11 @@ from torchvision_peer import (
     agreement,
     as_picture,
     as_tensors,
+    device_of,
     for_torchvision,
     freeze_norms,
     losses_with_our_choices,
+    on,
     our_objects,
     ours,
     peer,
@@ -62,11 +64,11 @@ def main() -> bool:
     figures = {}
     for case in arguments.cases:
         if case.startswith("predict"):
-            pairs = _prediction(case == "predict-mask", arguments.pictures, arguments.side)
+            pairs = _prediction(case == "predict-mask", arguments.pictures, arguments.side, arguments.device)
         elif case == "train-resnet50":
-            pairs = _training(arguments.train_side)
+            pairs = _training(arguments.train_side, arguments.device)
         else:
-            pairs = _small_training()
+            pairs = _small_training(arguments.device)
         figures[case] = _measure(case, pairs, arguments.repeats)
         del pairs
     write(arguments.json, facts, {"cases": figures})
@@ -94,12 +96,13 @@ def _measure(case: str, pairs: Iterable[tuple[Work, Work]], repeats: int) -> dic
     return {"ours": our, "torchvision": their, "ratio": ratio, "ratios": ratios, "seconds": seconds}
 
 
-def _prediction(masks: bool, count: int, side: int) -> list[tuple[Work, Work]]:
+def _prediction(masks: bool, count: int, side: int, device: str) -> list[tuple[Work, Work]]:
     """Work on each of `count` photographs, after both have found the same on it."""
     paths = photographs(count)
     pictures = [open_picture(path) for path in paths]
     theirs = freeze_norms(peer([as_picture(p) for p in pictures], depth=50, masks=masks, side=side))
-    model = ours(theirs, f"{'mask' if masks else 'faster'}_rcnn_resnet50_fpn").eval()
+    model = ours(theirs, f"{'mask' if masks else 'faster'}_rcnn_resnet50_fpn").eval().to(device)
+    theirs.to(device)
     pairs = []
     for path, picture in zip(paths, pictures):
         same = agreement(as_tensors(our_objects(model, picture, side)), their_detections(theirs, as_picture(picture)))
@@ -114,15 +117,15 @@ def _prediction(masks: bool, count: int, side: int) -> list[tuple[Work, Work]]:
     return pairs
 
 
-def _training(side: int) -> list[tuple[Work, Work]]:
+def _training(side: int, device: str) -> list[tuple[Work, Work]]:
     """A step of Mask R-CNN ResNet-50 FPN in float32 on two photographs."""
     paths = photographs(2)
     batch, targets = photograph_batch(paths, side)
     theirs = freeze_norms(peer([as_picture(open_picture(path)) for path in paths], depth=50, side=side))
-    return [_steps(theirs, ours(theirs, "mask_rcnn_resnet50_fpn"), batch, targets, bf16=False)]
+    return [_steps(theirs, ours(theirs, "mask_rcnn_resnet50_fpn"), batch, targets, device, bf16=False)]
 
 
-def _small_training() -> list[tuple[Work, Work]]:
+def _small_training(device: str) -> list[tuple[Work, Work]]:
     """A step of the network of preset `cpu` in bf16 on four pictures of nuclei."""
     config = resolve(Config, "cpu")
     regions = {**config.model_args.get("roi", {}), "max_objects": config.max_objects}
@@ -130,14 +133,17 @@ def _small_training() -> list[tuple[Work, Work]]:
     batch, targets = nuclei_batch(data_folder("nuclei") / "train", config.batch_size, side=256)
     theirs = small_peer(model, 256)
     load_weights(model, theirs.state_dict(), source="torchvision")
-    return [_steps(theirs, model, batch, targets, bf16=True)]
+    return [_steps(theirs, model, batch, targets, device, bf16=True)]
 
 
-def _steps(theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, *, bf16: bool) -> tuple[Work, Work]:
+def _steps(
+    theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, device: str, *, bf16: bool
+) -> tuple[Work, Work]:
     """One training step each, after both have had the same losses from the same choices."""
     whole = whole_masks(batch, targets)
+    theirs, model, batch, targets = theirs.to(device), model.to(device), on(batch, device), on(targets, device)
     for half, limit in ((False, 1e-5), (True, 0.05)) if bf16 else ((False, 1e-5),):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.no_grad(), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
             losses = losses_with_our_choices(copy.deepcopy(theirs), model, batch, targets, whole)
         for name, loss in losses[0].items():
             if not torch.isclose(loss, losses[1][name], rtol=limit, atol=limit):
@@ -153,13 +159,16 @@ def _steps(theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, 
 
 def _step(model: nn.Module, losses_of: Callable[[], dict[str, Tensor]], bf16: bool) -> Work:
     optimiser = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, fused=True)
+    device = device_of(model)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
             loss = torch.stack(list(losses_of().values())).sum()
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
@@ -168,6 +177,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
+    parser.add_argument("--device", default="cpu", help="where both run (cpu)")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions of each case (7)")
     parser.add_argument("--pictures", type=int, default=4, help="photographs that are predicted on (4)")
     parser.add_argument("--side", type=int, default=800, help="short side in prediction (800)")

@@ -22,7 +22,15 @@ from tracesight.predict import detections_to_objects
 from tracesight.scene import SceneObject
 
 
-def peer(pictures: list[Tensor], *, depth: int = 50, masks: bool = True, num_classes: int = 91, side: int = 800):
+def peer(
+    pictures: list[Tensor],
+    *,
+    depth: int = 50,
+    masks: bool = True,
+    num_classes: int = 91,
+    side: int = 800,
+    proposals: int = 1000,
+):
     """torchvision's model with random weights that detects many objects of several classes on `pictures`.
 
     Random weights alone give one score everywhere. So batch norm takes its statistics from the pictures, the outputs
@@ -33,7 +41,8 @@ def peer(pictures: list[Tensor], *, depth: int = 50, masks: bool = True, num_cla
         backbone_name=f"resnet{depth}", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
     )
     kind = detection.MaskRCNN if masks else detection.FasterRCNN
-    model = kind(backbone, num_classes, min_size=side, max_size=int(side * 5 / 3))
+    limits = {"rpn_pre_nms_top_n_test": proposals, "rpn_post_nms_top_n_test": proposals}
+    model = kind(backbone, num_classes, min_size=side, max_size=int(side * 5 / 3), **limits)
     with torch.no_grad():
         _calibrate(model, pictures)
     return model.eval()
@@ -41,6 +50,11 @@ def peer(pictures: list[Tensor], *, depth: int = 50, masks: bool = True, num_cla
 
 def _calibrate(model: nn.Module, pictures: list[Tensor]) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for name, block in model.backbone.body.named_modules():
+        # Each block adds half as much to its shortcut. With full branches a random network magnifies rounding so much
+        # that torchvision, run channels-last, misses the limits of parity.py against itself.
+        if name.count(".") == 1 and hasattr(block, "bn2"):
+            (block.bn3 if hasattr(block, "bn3") else block.bn2).weight.mul_(0.5)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
@@ -128,14 +142,24 @@ def ours(theirs: nn.Module, name: str, **args) -> nn.Module:
     return model
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model is."""
+    return next(model.parameters()).device
+
+
+def on(columns, device: torch.device | str):
+    """A batch or targets on a device."""
+    return type(columns)(*(column.to(device) for column in columns))
+
+
 def our_objects(model: nn.Module, picture: np.ndarray, side: int) -> tuple[SceneObject, ...]:
     """What `predict` makes of a decoded picture (H, W, 3) uint8; each category id is the network's own label."""
-    batch = predict_batch([picture], side)
+    batch = on(predict_batch([picture], side), device_of(model))
     with torch.inference_mode():
         detections = model(batch)
     height, width = batch.sizes[0].tolist()
     return detections_to_objects(
-        *(column if column is None else column[0] for column in detections),
+        *(column if column is None else column[0].cpu() for column in detections),
         categories={label: str(label) for label in range(1, model.spec["num_classes"])},
         network_size=(height, width),
         picture_size=(picture.shape[0], picture.shape[1]),
@@ -162,7 +186,7 @@ def as_picture(picture: np.ndarray) -> Tensor:
 def their_detections(theirs: nn.Module, picture: Tensor) -> dict[str, Tensor]:
     """torchvision's detections of one picture (3, H, W), masks made binary."""
     with torch.inference_mode():
-        out = theirs([picture])[0]
+        out = {name: value.cpu() for name, value in theirs([picture.to(device_of(theirs))])[0].items()}
     if "masks" in out:
         out["masks"] = out["masks"][:, 0] > 0.5
     return out
@@ -175,7 +199,7 @@ class Agreement:
     ours: int  # objects
     objects: int  # of torchvision's
     classes: int  # among torchvision's
-    found: tuple[float, float]  # share of ours that are among theirs, and of theirs that are among ours
+    found: tuple[float, float]  # share of ours that are found among theirs, and of theirs that are among ours
     partners: tuple[float, float]  # the same shares of objects that have a partner
     box: float  # largest difference of a coordinate between partners, pixels
     score: float  # largest difference
@@ -185,9 +209,9 @@ class Agreement:
 def agreement(our: dict[str, Tensor], their: dict[str, Tensor]) -> Agreement:
     """Compare dicts of boxes (D, 4), scores (D,), labels (D,) and bool masks (D, H, W).
 
-    An object is found where the other list has one of its class within 0.05 px and a score within 1e-4. The
-    differences are between partners, which are an object and the nearest of its class within 1 px and a score within
-    0.01: so they also say how far those lie that are not found.
+    An object is found where the other list has one of its class with a box within 0.05 px, a score within 1e-4 and a
+    mask of IoU 0.99 or better. The differences are between partners, which are an object and the nearest of its class
+    within 1 px and a score within 0.01: so they also say how far those lie that are not found.
     """
     counts = len(our["boxes"]), len(their["boxes"])
     classes = len(their["labels"].unique())
@@ -197,24 +221,35 @@ def agreement(our: dict[str, Tensor], their: dict[str, Tensor]) -> Agreement:
     box = (our["boxes"][:, None] - their["boxes"][None]).abs().amax(-1)
     score = (our["scores"][:, None] - their["scores"][None]).abs()
     same = our["labels"][:, None] == their["labels"][None]
-    near = same & (box <= 0.05) & (score <= 1e-4)
     partner = same & (box <= 1.0) & (score <= 0.01)
     rows = partner.any(1).nonzero().squeeze(1)
     nearest = (box + 100 * score).masked_fill(~partner, torch.inf)[rows].argmin(1)
-    iou = 1.0
-    if "masks" in our and len(rows):
-        a, b = our["masks"][rows], their["masks"][nearest]
-        union = (a | b).flatten(1).sum(1)
-        iou = float(((a & b).flatten(1).sum(1) / union.clamp(min=1)).masked_fill(union == 0, 1.0).min())
+    iou = float(_mask_iou(our["masks"][rows], their["masks"][nearest]).min()) if "masks" in our and len(rows) else 1.0
     return Agreement(
         *counts,
         classes,
-        (float(near.any(1).float().mean()), float(near.any(0).float().mean())),
+        (_found(our, their, same, box, score), _found(their, our, same.T, box.T, score.T)),
         (float(partner.any(1).float().mean()), float(partner.any(0).float().mean())),
         float(box[rows, nearest].max()) if len(rows) else 0.0,
         float(score[rows, nearest].max()) if len(rows) else 0.0,
         iou,
     )
+
+
+def _found(one: dict[str, Tensor], other: dict[str, Tensor], same: Tensor, box: Tensor, score: Tensor) -> float:
+    """The share of objects of `one` that `other` has too; same, box and score are of every pair."""
+    near = same & (box <= 0.05) & (score <= 1e-4)
+    found = near.any(1)
+    if "masks" in one and found.any():
+        nearest = (box + 1e3 * score).masked_fill(~near, torch.inf)[found].argmin(1)
+        found[found.clone()] = _mask_iou(one["masks"][found], other["masks"][nearest]) >= 0.99
+    return float(found.float().mean())
+
+
+def _mask_iou(left: Tensor, right: Tensor) -> Tensor:
+    """IoU (D,) of bool masks (D, H, W) pair by pair; 1 where both are empty."""
+    union = (left | right).flatten(1).sum(1)
+    return ((left & right).flatten(1).sum(1) / union.clamp(min=1)).masked_fill(union == 0, 1.0)
 
 
 def whole_masks(batch: Batch, targets: Targets) -> Tensor:
@@ -234,7 +269,7 @@ def for_torchvision(batch: Batch, targets: Targets, masks: Tensor) -> tuple[list
     sizes = batch.sizes.tolist()
     images = [image[:, :h, :w].contiguous() for image, (h, w) in zip(batch.images, sizes)]
     labels = [
-        {"boxes": b[v], "labels": c[v], "masks": m[v, :h, :w].to(torch.uint8)}
+        {"boxes": b[v], "labels": c[v], "masks": m[v.cpu(), :h, :w].to(b.device, torch.uint8)}
         for b, c, v, m, (h, w) in zip(targets.boxes, targets.labels, targets.valid, masks, sizes)
     ]
     return images, labels

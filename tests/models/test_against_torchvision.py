@@ -27,6 +27,9 @@ from tracesight.models.build import build
 from tracesight.models.rcnn import IMAGENET_MEAN, IMAGENET_STD
 from tracesight.weights import load_weights
 
+# Few, or calibrating random weights would take longer than all that is compared.
+PROPOSALS = 150
+
 
 def pictures(count=2, height=192, width=256):
     torch.manual_seed(3)
@@ -39,8 +42,9 @@ def pictures(count=2, height=192, width=256):
 @pytest.mark.parametrize("masks", [True, False])
 def test_detections_equal_torchvisions(masks):
     images = pictures()
-    theirs = peer(images, depth=18, masks=masks, num_classes=5, side=256)
-    model = ours(theirs, ("mask" if masks else "faster") + "_rcnn_resnet18_fpn").eval()
+    theirs = peer(images, depth=18, masks=masks, num_classes=5, side=256, proposals=PROPOSALS)
+    limits = {"pre_nms_test": PROPOSALS, "post_nms_test": PROPOSALS}
+    model = ours(theirs, ("mask" if masks else "faster") + "_rcnn_resnet18_fpn", rpn=limits).eval()
     objects = 0
     for image in images:
         raw = (image.permute(1, 2, 0) * 255).to(torch.uint8).numpy()
@@ -81,8 +85,8 @@ def labelled_batch(height=192, width=256):
 
 def test_losses_equal_torchvisions_on_the_same_samples():
     batch, targets, whole = labelled_batch()
-    theirs = peer(list(batch.images), depth=18, num_classes=5, side=192)
-    model = ours(theirs, "mask_rcnn_resnet18_fpn")
+    theirs = peer(list(batch.images), depth=18, num_classes=5, side=192, proposals=PROPOSALS)
+    model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 128})
     our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole)
     assert set(our_losses) == set(their_losses)
     for name, loss in our_losses.items():
@@ -91,7 +95,7 @@ def test_losses_equal_torchvisions_on_the_same_samples():
 
 def test_gradients_equal_torchvisions_in_double_precision():
     batch, targets, whole = labelled_batch(96, 128)
-    theirs = peer(list(batch.images), depth=18, num_classes=5, side=96).double()
+    theirs = peer(list(batch.images), depth=18, num_classes=5, side=96, proposals=PROPOSALS).double()
     # A few regions are enough, and double precision is slow.
     model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 32}).double()
     # torchvision rounds its mean and deviation to the pictures' type, ours are float32: 1e-8 can turn a ReLU around.
