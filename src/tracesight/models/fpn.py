@@ -6,9 +6,12 @@ RPN reads (section 4.1, footnote). Parameter names are torchvision's.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracesight.models.initialise import initialise
 from tracesight.models.resnet import ResNet
 
 
@@ -22,10 +25,7 @@ class FeaturePyramid(nn.Module):
         self.layer_blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1)) for _ in channels_in
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)
-                nn.init.zeros_(module.bias)
+        initialise(self, partial(nn.init.kaiming_uniform_, a=1))
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
         top = self.inner_blocks[-1](stages[-1])

@@ -28,6 +28,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class RCNN(nn.Module):
     """`model(batch, targets)` gives a dict of losses, `model(batch)` Detections, in training mode and out of it."""
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,

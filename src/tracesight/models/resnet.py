@@ -75,6 +75,11 @@ class ResNet(nn.Module):
     `model(x)` gives logits (N, num_classes), `model.features(x)` the four stages' outputs, strides 4 to 32.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, depth: int, num_classes: int | None, norm: Norm) -> None:
         super().__init__()
         block = BasicBlock if depth < 50 else Bottleneck

@@ -7,6 +7,7 @@ background, index 0. `pred_` is what the network says, `gt_` what the labels say
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from tracesight.data.batch import Batch, Targets
 from tracesight.models.detections import Detections
+from tracesight.models.initialise import initialise
 from tracesight.ops.boxes import clip_boxes
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.deltas import decode, encode
@@ -71,9 +73,7 @@ class BoxHead(nn.Module):
     def __init__(self, channels: int, size: int, width: int) -> None:
         super().__init__()
         self.fc6, self.fc7 = nn.Linear(channels * size**2, width), nn.Linear(width, width)
-        for layer in (self.fc6, self.fc7):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
+        initialise(self, partial(nn.init.kaiming_uniform_, a=1))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))
@@ -86,10 +86,8 @@ class BoxPredictor(nn.Module):
         super().__init__()
         self.cls_score, self.bbox_pred = nn.Linear(width, num_classes), nn.Linear(width, num_classes * 4)
         # Fast R-CNN, section 2.3: standard deviations 0.01 and 0.001.
-        nn.init.normal_(self.cls_score.weight, std=0.01)
-        nn.init.normal_(self.bbox_pred.weight, std=0.001)
-        nn.init.zeros_(self.cls_score.bias)
-        nn.init.zeros_(self.bbox_pred.bias)
+        initialise(self.cls_score, partial(nn.init.normal_, std=0.01))
+        initialise(self.bbox_pred, partial(nn.init.normal_, std=0.001))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return full_precision(self.cls_score(x)), full_precision(self.bbox_pred(x))
@@ -103,10 +101,7 @@ class MaskHead(nn.Sequential):
         super().__init__(
             *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)) for a, b in pairwise(widths))
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+        initialise(self, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
 
 
 class MaskPredictor(nn.Module):
@@ -116,12 +111,9 @@ class MaskPredictor(nn.Module):
         super().__init__()
         self.conv5_mask = nn.ConvTranspose2d(channels, width, 2, stride=2)
         self.mask_fcn_logits = nn.Conv2d(width, num_classes, 1)
-        nn.init.kaiming_normal_(self.conv5_mask.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self.conv5_mask, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
         # Small, so that the first loss is log 2: fan-out initialisation with two classes would start at three times it.
-        nn.init.normal_(self.mask_fcn_logits.weight, std=0.001)
-        for layer in (self.conv5_mask, self.mask_fcn_logits):
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        initialise(self.mask_fcn_logits, partial(nn.init.normal_, std=0.001))
 
     def forward(self, x: Tensor) -> Tensor:
         return full_precision(self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True)))

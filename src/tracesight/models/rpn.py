@@ -8,6 +8,7 @@ objectness logit and four deltas. Parameter names are torchvision's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from tracesight.data.batch import Batch, Targets
 from tracesight.models.anchors import cell_anchors, grid_anchors
+from tracesight.models.initialise import initialise
 from tracesight.ops.boxes import clip_boxes
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.deltas import decode, encode
@@ -51,10 +53,7 @@ class RPNHead(nn.Module):
         self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)))
         self.cls_logits = nn.Conv2d(channels, anchors, 1)
         self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+        initialise(self, partial(nn.init.normal_, std=0.01))
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """A level each: logits (N, Hi × Wi × anchors) and deltas (N, Hi × Wi × anchors, 4), not in half precision."""

@@ -33,17 +33,29 @@ def mask_targets(
     """
     with torch.no_grad():
         bins = torch.ceil((boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6) / output_size).to(torch.int64)
-        columns = (pixels, offsets, crop_sizes, crop_boxes, boxes, sizes)
         if not may_read(boxes):
-            return _sampled(*columns, bins.clamp(max=MOST_SAMPLES), MOST_SAMPLES, output_size, aligned)
+            bins = bins.clamp(max=MOST_SAMPLES)
+            return _sampled(
+                pixels, offsets, crop_sizes, crop_boxes, boxes, sizes, bins, MOST_SAMPLES, output_size, aligned
+            )
         out = boxes.new_empty(len(boxes), output_size, output_size)
         longest = bins.amax(dim=1)
         for side in longest.unique().tolist():
             rows = (longest == side).nonzero().squeeze(1)
             # Large objects a few at a time: 28 × 28 bins of 30 × 30 samples are 700,000 numbers each.
             for part in rows.split(max(1, 2_000_000 // (output_size * side) ** 2)):
-                picked = [column[part] for column in columns[1:]]
-                out[part] = _sampled(pixels, *picked, bins[part], side, output_size, aligned)
+                out[part] = _sampled(
+                    pixels,
+                    offsets[part],
+                    crop_sizes[part],
+                    crop_boxes[part],
+                    boxes[part],
+                    sizes[part],
+                    bins[part],
+                    side,
+                    output_size,
+                    aligned,
+                )
         return out
 
 
