@@ -106,7 +106,8 @@ def _prediction(masks: bool, count: int, side: int, device: str) -> list[tuple[W
     pairs = []
     for path, picture in zip(paths, pictures):
         same = agreement(as_tensors(our_objects(model, picture, side)), their_detections(theirs, as_picture(picture)))
-        if min(same.partners) < 0.99 or same.mask_iou < 0.9:
+        # On one picture of a hundred objects each counts 1%; parity.py holds all pictures together to 99%.
+        if min(same.partners) < 0.99 or min(same.found) < 0.95:
             raise PartialFailure(f"{path}: the outputs differ, so no time is given: {same}")
         pairs.append(
             (

@@ -286,7 +286,7 @@ def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, t
     images, labels = for_torchvision(batch, targets, masks)
     with torch.no_grad():
         features = model.backbone(model.standardise(batch))
-        anchors = torch.cat(model.rpn.anchors(features))
+        anchors = torch.cat(model.rpn.anchors(features, batch.images))
         index, valid, positive, _ = model.rpn.sample(anchors, batch, targets)
         proposals, proposal_valid, _ = model.rpn(features, batch, targets)
         sampled = model.roi_heads.sample(proposals, proposal_valid, batch, targets)

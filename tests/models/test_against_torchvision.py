@@ -55,7 +55,7 @@ def test_detections_equal_torchvisions(masks):
     assert objects >= 50
 
 
-def labelled_batch(height=192, width=256):
+def labelled_batch(height=160, width=256):
     """Two pictures without resizing, five filled ellipses each, cut by the picture's edge now and then."""
     images, count = torch.stack(pictures(2, height, width)), 2
     torch.manual_seed(5)
@@ -85,7 +85,7 @@ def labelled_batch(height=192, width=256):
 
 def test_losses_equal_torchvisions_on_the_same_samples():
     batch, targets, whole = labelled_batch()
-    theirs = peer(list(batch.images), depth=18, num_classes=5, side=192, proposals=PROPOSALS)
+    theirs = peer(list(batch.images), depth=18, num_classes=5, side=160, proposals=PROPOSALS)
     model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 128})
     our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole)
     assert set(our_losses) == set(their_losses)

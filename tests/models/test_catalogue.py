@@ -123,7 +123,7 @@ def test_anchors_by_hand():
         [-16, -16, 16, 16],
         [-11, -23, 11, 23],
     ]
-    grid = grid_anchors(torch.tensor([[-1.0, -1, 1, 1], [-2, -2, 2, 2]]), (2, 3), 4)
+    grid = grid_anchors(torch.tensor([[-1.0, -1, 1, 1], [-2, -2, 2, 2]]), (2, 3), (8, 12))
     # Row by row, cell by cell, anchor by anchor.
     assert grid.shape == (12, 4)
     assert grid[0].tolist() == [-1, -1, 1, 1]
@@ -131,3 +131,5 @@ def test_anchors_by_hand():
     assert grid[2].tolist() == [3, -1, 5, 1]
     assert grid[6].tolist() == [-1, 3, 1, 5]
     assert grid[11].tolist() == [6, 2, 10, 6]
+    # 9 cells over 544 pixels, as on P6 where P5 has 17: 60 pixels apart.
+    assert grid_anchors(torch.tensor([[0.0, 0, 1, 1]]), (9, 1), (544, 64))[8].tolist() == [0, 480, 1, 481]

@@ -18,10 +18,14 @@ def cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> Tensor:
     return (torch.stack((-width, -height, width, height), dim=1) / 2).round()
 
 
-def grid_anchors(cell: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
-    """Anchors (H × W × A, 4) of a feature map of `shape` (H, W): `cell` (A, 4) at every `stride` pixels."""
-    y = torch.arange(shape[0], device=cell.device, dtype=cell.dtype) * stride
-    x = torch.arange(shape[1], device=cell.device, dtype=cell.dtype) * stride
+def grid_anchors(cell: Tensor, shape: tuple[int, int], picture: tuple[int, int]) -> Tensor:
+    """Anchors (H × W × A, 4) of a feature map of `shape` (H, W) over a padded picture of (height, width) pixels.
+
+    `cell` (A, 4) is put down every height // H and width // W pixels. Where P5 has an odd side, that is a little under
+    P6's true stride of 64; torchvision's weights expect it.
+    """
+    y = torch.arange(shape[0], device=cell.device, dtype=cell.dtype) * (picture[0] // shape[0])
+    x = torch.arange(shape[1], device=cell.device, dtype=cell.dtype) * (picture[1] // shape[1])
     y, x = y[:, None].expand(shape), x[None, :].expand(shape)
     shifts = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
     return (shifts + cell).reshape(-1, 4)

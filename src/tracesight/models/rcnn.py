@@ -118,7 +118,7 @@ def rcnn_resnet_fpn(
     return RCNN(
         backbone,
         RegionProposalNetwork(
-            fpn_channels, sizes, tuple(anchor_ratios), backbone.strides, ProposalSettings(**(rpn or {}))
+            fpn_channels, sizes, tuple(anchor_ratios), len(backbone.strides), ProposalSettings(**(rpn or {}))
         ),
         RoIHeads(
             RegionAlign(7, pooled, rules.roi_sampling, rules.roi_aligned),

@@ -74,31 +74,32 @@ class RegionProposalNetwork(nn.Module):
         channels: int,
         anchor_sizes: tuple[tuple[float, ...], ...],
         anchor_ratios: tuple[float, ...],
-        strides: tuple[int, ...],
+        levels: int,
         settings: ProposalSettings,
     ) -> None:
         super().__init__()
-        if len(anchor_sizes) != len(strides):
-            raise ValueError(f"anchor_sizes has {len(anchor_sizes)} levels; the backbone has {len(strides)}")
+        if len(anchor_sizes) != levels:
+            raise ValueError(f"anchor_sizes has {len(anchor_sizes)} levels; the backbone has {levels}")
         if len({len(sizes) for sizes in anchor_sizes}) != 1:
             raise ValueError("anchor_sizes must have equally many sizes at every level: the head is shared by all")
         self.head = RPNHead(channels, len(anchor_sizes[0]) * len(anchor_ratios))
-        self.strides, self.settings = strides, settings
+        self.settings = settings
         for level, sizes in enumerate(anchor_sizes):
             self.register_buffer(f"cell_{level}", cell_anchors(tuple(sizes), anchor_ratios), persistent=False)
 
-    def anchors(self, features: list[Tensor]) -> list[Tensor]:
-        """Anchors (Hi × Wi × anchors, 4) a level, picture pixels."""
+    def anchors(self, features: list[Tensor], images: Tensor) -> list[Tensor]:
+        """Anchors (Hi × Wi × anchors, 4) a level, in pixels of the padded pictures `images` (N, 3, H, W)."""
+        picture = (images.shape[2], images.shape[3])
         return [
-            grid_anchors(getattr(self, f"cell_{level}"), (feature.shape[2], feature.shape[3]), stride)
-            for level, (feature, stride) in enumerate(zip(features, self.strides))
+            grid_anchors(getattr(self, f"cell_{level}"), (feature.shape[2], feature.shape[3]), picture)
+            for level, feature in enumerate(features)
         ]
 
     def forward(
         self, features: list[Tensor], batch: Batch, targets: Targets | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Proposals (N, P, 4), best first, their valid (N, P), and the losses (empty without targets)."""
-        anchors = self.anchors(features)
+        anchors = self.anchors(features, batch.images)
         logits, deltas = self.head(features)
         proposals, valid = self.propose(anchors, logits, deltas, batch.sizes, train=targets is not None)
         losses: dict[str, Tensor] = {}
