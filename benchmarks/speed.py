@@ -130,7 +130,7 @@ def _small_training(device: str) -> list[tuple[Work, Work]]:
     """A step of the network of preset `cpu` in bf16 on four pictures of nuclei."""
     config = resolve(Config, "cpu")
     regions = {**config.model_args.get("roi", {}), "max_objects": config.max_objects}
-    model = build(config.model, 2, **{**config.model_args, "roi": regions})
+    model = build(config.model, 2, "torchvision", **{**config.model_args, "roi": regions})
     batch, targets = nuclei_batch(data_folder("nuclei") / "train", config.batch_size, side=256)
     theirs = small_peer(model, 256)
     load_weights(model, theirs.state_dict(), source="torchvision")
