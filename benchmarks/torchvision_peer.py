@@ -18,6 +18,7 @@ import tracesight.weights as weights
 from tracesight.data.batch import Batch, Targets, predict_batch
 from tracesight.models.build import build
 from tracesight.models.norms import norm_layer
+from tracesight.models.rpn import every_anchor
 from tracesight.predict import detections_to_objects
 from tracesight.scene import SceneObject
 
@@ -286,7 +287,7 @@ def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, t
     images, labels = for_torchvision(batch, targets, masks)
     with torch.no_grad():
         features = model.backbone(model.standardise(batch))
-        anchors = torch.cat(model.rpn.anchors(features, batch.images))
+        anchors = every_anchor(model.rpn.grid(features, batch.images), model.rpn.head(features)[0])
         index, valid, positive, _ = model.rpn.sample(anchors, batch, targets)
         proposals, proposal_valid, _ = model.rpn(features, batch, targets)
         sampled = model.roi_heads.sample(proposals, proposal_valid, batch, targets)

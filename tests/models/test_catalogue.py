@@ -8,9 +8,10 @@ from small_detector import SMALL, batch_of
 from torch import nn
 
 from tracesight.errors import UserError
-from tracesight.models.anchors import cell_anchors, grid_anchors
+from tracesight.models.anchors import anchor_grid, anchors_at, cell_anchors
 from tracesight.models.build import CATALOGUE, build
 from tracesight.models.detections import Detections
+from tracesight.models.rpn import best_of_each_level
 
 # Parameters as torchvision's documentation has them; the detectors' with 91 classes (frozen norms are none of theirs).
 RESNETS = {
@@ -123,13 +124,28 @@ def test_anchors_by_hand():
         [-16, -16, 16, 16],
         [-11, -23, 11, 23],
     ]
-    grid = grid_anchors(torch.tensor([[-1.0, -1, 1, 1], [-2, -2, 2, 2]]), (2, 3), (8, 12))
-    # Row by row, cell by cell, anchor by anchor.
-    assert grid.shape == (12, 4)
+    cells = torch.tensor([[[-1.0, -1, 1, 1], [-2, -2, 2, 2]], [[-5, -5, 5, 5], [-6, -6, 6, 6]]])
+    levels = [torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)]
+    grid = anchors_at(anchor_grid(cells, levels, (8, 12)), torch.arange(16))
+    # Level by level, row by row, cell by cell, anchor by anchor.
     assert grid[0].tolist() == [-1, -1, 1, 1]
     assert grid[1].tolist() == [-2, -2, 2, 2]
     assert grid[2].tolist() == [3, -1, 5, 1]
     assert grid[6].tolist() == [-1, 3, 1, 5]
     assert grid[11].tolist() == [6, 2, 10, 6]
+    assert grid[12:].tolist() == [[-5, -5, 5, 5], [-6, -6, 6, 6], [1, -5, 11, 5], [0, -6, 12, 6]]
     # 9 cells over 544 pixels, as on P6 where P5 has 17: 60 pixels apart.
-    assert grid_anchors(torch.tensor([[0.0, 0, 1, 1]]), (9, 1), (544, 64))[8].tolist() == [0, 480, 1, 481]
+    tall = anchor_grid(torch.tensor([[[0.0, 0, 1, 1]]]), [torch.zeros(1, 1, 9, 1)], (544, 64))
+    assert anchors_at(tall, torch.tensor(8)).tolist() == [0, 480, 1, 481]
+
+
+def test_best_of_each_level_by_hand():
+    cells = torch.zeros(2, 1, 4)
+    grid = anchor_grid(cells, [torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)], (8, 12))
+    logits = torch.tensor([[3.0, 9, 1, 5, 2, 4, 7, 8]])
+    score, index = best_of_each_level(grid, logits, 4)
+    assert score.tolist() == [[[9, 5, 4, 3], [8, 7, -torch.inf, -torch.inf]]]
+    assert index[0, 0].tolist() == [1, 3, 5, 0] and index[0, 1, :2].tolist() == [7, 6]
+    # More than there are: padded, never out of bounds.
+    score, index = best_of_each_level(grid, logits, 10)
+    assert score.shape == (1, 2, 10) and (score > -torch.inf).sum().item() == 8 and index.max() < 8

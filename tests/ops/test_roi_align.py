@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from tracesight.ops.roi_align import multilevel_roi_align, pyramid_levels
+from tracesight.ops.pyramid import feature_table, region_levels
+from tracesight.ops.roi_align import multilevel_roi_align
 
 STRIDES = (4, 8, 16, 32)
 
@@ -37,7 +38,7 @@ def test_equals_torchvision_on_one_level(aligned, size, sampling):
     boxes, picture = regions()
     boxes = boxes.double()
     ours = multilevel_roi_align(
-        features, boxes, picture, STRIDES[:1], output_size=size, sampling=sampling, aligned=aligned
+        feature_table(features), boxes, picture, STRIDES[:1], output_size=size, sampling=sampling, aligned=aligned
     )
     rois = torch.cat((picture[:, None].double(), boxes), 1)
     theirs = roi_align(features[0], rois, size, 0.25, sampling, aligned)
@@ -55,9 +56,9 @@ def test_equals_torchvision_on_a_pyramid():
         [boxes[picture == 0], boxes[picture == 1]],
         [(256, 320)] * 2,
     )
-    ours = multilevel_roi_align(features, boxes[rows], picture[rows], STRIDES, output_size=7, sampling=2, aligned=False)
+    ours = multilevel_roi_align(feature_table(features), boxes[rows], picture[rows], STRIDES, output_size=7, sampling=2, aligned=False)
     assert torch.allclose(ours, theirs, atol=1e-10)
-    assert len(pyramid_levels(boxes, 4).unique()) == 4
+    assert len(region_levels(boxes, STRIDES)[0].unique()) == 4
 
 
 def test_gradient_equals_torchvision():
@@ -65,7 +66,7 @@ def test_gradient_equals_torchvision():
     rois = torch.cat((picture[:, None].float(), boxes), 1)
     feature = pyramid()[0].requires_grad_()
     cotangent = torch.randn(len(boxes), 8, 7, 7)
-    ours = multilevel_roi_align([feature], boxes, picture, (4,), output_size=7, sampling=2, aligned=False)
+    ours = multilevel_roi_align(feature_table([feature]), boxes, picture, (4,), output_size=7, sampling=2, aligned=False)
     (our_grad,) = torch.autograd.grad(ours, feature, cotangent)
     (their_grad,) = torch.autograd.grad(roi_align(feature, rois, 7, 0.25, 2, False), feature, cotangent)
     assert torch.allclose(our_grad, their_grad, atol=1e-4)
@@ -77,19 +78,19 @@ def test_gradient_is_the_derivative():
     boxes = torch.tensor([[3.0, 3, 20, 17], [0, 0, 31, 31]], dtype=torch.float64)
     picture = torch.zeros(2, dtype=torch.int64)
     assert torch.autograd.gradcheck(
-        lambda f: multilevel_roi_align([f], boxes, picture, (4,), output_size=2, sampling=2, aligned=False), features
+        lambda f: multilevel_roi_align(feature_table([f]), boxes, picture, (4,), output_size=2, sampling=2, aligned=False), features
     )
 
 
 def test_bfloat16_is_near_and_no_regions_work():
     boxes, picture = regions()
     settings = {"output_size": 7, "sampling": 2, "aligned": False}
-    exact = multilevel_roi_align(pyramid(), boxes, picture, STRIDES, **settings)
-    half = multilevel_roi_align([f.bfloat16() for f in pyramid()], boxes, picture, STRIDES, **settings)
+    exact = multilevel_roi_align(feature_table(pyramid()), boxes, picture, STRIDES, **settings)
+    half = multilevel_roi_align(feature_table([f.bfloat16() for f in pyramid()]), boxes, picture, STRIDES, **settings)
     assert half.dtype == torch.bfloat16
     assert (half.float() - exact).abs().max() < 0.05
     features = [f.requires_grad_() for f in pyramid()]
-    none = multilevel_roi_align(features, boxes[:0], picture[:0], STRIDES, **settings)
+    none = multilevel_roi_align(feature_table(features), boxes[:0], picture[:0], STRIDES, **settings)
     assert none.shape == (0, 8, 7, 7)
     none.sum().backward()
     assert features[0].grad is not None and features[0].grad.abs().max() == 0

@@ -21,6 +21,7 @@ from tracesight.models.roi_heads import (
     RoIHeads,
 )
 from tracesight.models.rpn import ProposalSettings, RegionProposalNetwork
+from tracesight.ops.pyramid import feature_table
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -67,9 +68,11 @@ class RCNN(nn.Module):
         """
         features = self.backbone(self.standardise(batch))
         proposals, valid, losses = self.rpn(features, batch, targets)
+        # One table for all heads. What the last levels add to it (P6) is for the RPN alone.
+        table = feature_table(features[: self.roi_heads.levels])
         if targets is None:
             return self.roi_heads.detect(
-                features,
+                table,
                 proposals,
                 valid,
                 batch.sizes,
@@ -77,7 +80,7 @@ class RCNN(nn.Module):
                 score_threshold=score_threshold,
             )
         sampled = self.roi_heads.sample(proposals, valid, batch, targets)
-        return {**losses, **self.roi_heads.losses(features, sampled, batch, targets)}
+        return {**losses, **self.roi_heads.losses(table, sampled, batch, targets)}
 
 
 def rcnn_resnet_fpn(

@@ -25,6 +25,7 @@ from tracesight.ops.masks import mask_targets
 from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
 from tracesight.ops.nms import nms
 from tracesight.ops.precision import full_precision
+from tracesight.ops.pyramid import FeatureTable
 from tracesight.ops.roi_align import multilevel_roi_align
 from tracesight.ops.trim import trim, trim_tail
 
@@ -54,10 +55,10 @@ class RegionAlign(nn.Module):
         super().__init__()
         self.output_size, self.strides, self.sampling, self.aligned = output_size, strides, sampling, aligned
 
-    def forward(self, features: list[Tensor], boxes: Tensor, picture: Tensor) -> Tensor:
+    def forward(self, table: FeatureTable, boxes: Tensor, picture: Tensor) -> Tensor:
         """(R, channels, output_size, output_size) of boxes (R, 4) that belong to pictures (R,)."""
         return multilevel_roi_align(
-            features[: len(self.strides)],
+            table,
             boxes,
             picture,
             self.strides,
@@ -135,7 +136,7 @@ def _rows(values: Tensor) -> Tensor:
 
 def _pictures(valid: Tensor) -> Tensor:
     """Which picture each of N × K regions belongs to: (N × K,)."""
-    return torch.arange(len(valid), device=valid.device)[:, None].expand_as(valid).flatten()
+    return torch.arange(valid.shape[0], device=valid.device)[:, None].expand_as(valid).flatten()
 
 
 def _of(values: Tensor, index: Tensor) -> Tensor:
@@ -149,12 +150,12 @@ class RoIHeads(nn.Module):
 
     def __init__(
         self,
-        box_roi_pool: nn.Module,
+        box_roi_pool: RegionAlign,
         box_head: nn.Module,
         box_predictor: nn.Module,
         settings: RegionSettings,
         *,
-        mask_roi_pool: nn.Module | None = None,
+        mask_roi_pool: RegionAlign | None = None,
         mask_head: nn.Module | None = None,
         mask_predictor: nn.Module | None = None,
         mask_target_aligned: bool = False,
@@ -163,6 +164,8 @@ class RoIHeads(nn.Module):
         self.box_roi_pool, self.box_head, self.box_predictor = box_roi_pool, box_head, box_predictor
         self.mask_roi_pool, self.mask_head, self.mask_predictor = mask_roi_pool, mask_head, mask_predictor
         self.settings, self.mask_target_aligned = settings, mask_target_aligned
+        # Of the pyramid, the finest first; all heads read the same.
+        self.levels = len(box_roi_pool.strides)
 
     @torch.no_grad()
     def sample(self, proposals: Tensor, valid: Tensor, batch: Batch, targets: Targets) -> Sampled:
@@ -181,7 +184,7 @@ class RoIHeads(nn.Module):
         labels = targets.labels.gather(1, matched) * positive
         return Sampled(_of(boxes, index), labels, matched, chosen)
 
-    def losses(self, features: list[Tensor], sampled: Sampled, batch: Batch, targets: Targets) -> dict[str, Tensor]:
+    def losses(self, table: FeatureTable, sampled: Sampled, batch: Batch, targets: Targets) -> dict[str, Tensor]:
         """Multi-task loss, Fast R-CNN, equation 1, and the mask's term, Mask R-CNN, section 3."""
         with torch.no_grad():
             gt_deltas = encode(_of(targets.boxes, sampled.matched), sampled.boxes, WEIGHTS)
@@ -192,8 +195,8 @@ class RoIHeads(nn.Module):
             _rows(gt_deltas),
             _pictures(sampled.valid),
         )
-        pred_logits, pred_deltas = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, picture)))
-        pred_deltas = pred_deltas.view(len(boxes), -1, 4)
+        pred_logits, pred_deltas = self.box_predictor(self.box_head(self.box_roi_pool(table, boxes, picture)))
+        pred_deltas = pred_deltas.view(boxes.shape[0], -1, 4)
         pred_deltas = pred_deltas.gather(1, labels[:, None, None].expand(-1, 1, 4)).squeeze(1)
         classifier = F.cross_entropy(pred_logits, labels, reduction="none")
         regression = F.smooth_l1_loss(pred_deltas, deltas, beta=1 / 9, reduction="none").sum(-1)
@@ -203,10 +206,10 @@ class RoIHeads(nn.Module):
             "loss_box_reg": mean_loss(torch.where(valid & (labels > 0), regression, zero).sum(), count),
         }
         if self.mask_head is not None:
-            losses["loss_mask"] = self.mask_loss(features, sampled, batch, targets)
+            losses["loss_mask"] = self.mask_loss(table, sampled, batch, targets)
         return losses
 
-    def mask_loss(self, features: list[Tensor], sampled: Sampled, batch: Batch, targets: Targets) -> Tensor:
+    def mask_loss(self, table: FeatureTable, sampled: Sampled, batch: Batch, targets: Targets) -> Tensor:
         """Binary cross entropy, a mean over the positive regions' pixels, of the mask of the object's own class."""
         # Positives come first and are limited in number: the rest never reaches the mask head.
         most = int(self.settings.batch * self.settings.positive_fraction)
@@ -221,7 +224,7 @@ class RoIHeads(nn.Module):
             _pictures(labels),
             *(_rows(_of(values, matched)) for values in objects),
         )
-        pred = self.mask_logits(features, boxes, picture, labels)
+        pred = self.mask_logits(table, boxes, picture, labels)
         gt = mask_targets(
             targets.mask_pixels,
             offsets,
@@ -235,15 +238,15 @@ class RoIHeads(nn.Module):
         loss = F.binary_cross_entropy_with_logits(pred, gt, reduction="none").mean(dim=(1, 2))
         return mean_loss(torch.where(valid, loss, loss.new_zeros(())).sum(), valid.sum())
 
-    def mask_logits(self, features: list[Tensor], boxes: Tensor, picture: Tensor, labels: Tensor) -> Tensor:
+    def mask_logits(self, table: FeatureTable, boxes: Tensor, picture: Tensor, labels: Tensor) -> Tensor:
         """Logits (R, 28, 28) of the masks of classes `labels` (R,) over `boxes` (R, 4)."""
         assert self.mask_roi_pool is not None and self.mask_head is not None and self.mask_predictor is not None
-        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, picture)))
-        return logits[torch.arange(len(labels), device=labels.device), labels]
+        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(table, boxes, picture)))
+        return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
     def detect(
         self,
-        features: list[Tensor],
+        table: FeatureTable,
         proposals: Tensor,
         valid: Tensor,
         sizes: Tensor,
@@ -255,7 +258,7 @@ class RoIHeads(nn.Module):
         s = self.settings
         most = s.max_objects if max_objects is None else max_objects
         least = s.score_threshold if score_threshold is None else score_threshold
-        pooled = self.box_roi_pool(features, _rows(proposals), _pictures(valid))
+        pooled = self.box_roi_pool(table, _rows(proposals), _pictures(valid))
         pred_logits, pred_deltas = self.box_predictor(self.box_head(pooled))
         shape = (*valid.shape, pred_logits.shape[-1])
         # Background is no detection: classes 1 to C-1 of every proposal compete.
@@ -269,12 +272,12 @@ class RoIHeads(nn.Module):
         live = live & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= LEAST_SIDE)
         index, kept = nms(boxes, score, label, live, s.nms_iou, most)
         boxes, label = _of(boxes, index), label.gather(1, index)
-        masks = None if self.mask_head is None else self._masks(features, boxes, label, kept)
+        masks = None if self.mask_head is None else self._masks(table, boxes, label, kept)
         return Detections(boxes, score.gather(1, index) * kept, label, kept, masks)
 
-    def _masks(self, features: list[Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    def _masks(self, table: FeatureTable, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         every = torch.arange(valid.numel(), device=valid.device)
         _, box, label, picture, place = trim(_rows(valid), _rows(boxes), _rows(labels), _pictures(valid), every)
-        pred = self.mask_logits(features, box, picture, label).sigmoid()
+        pred = self.mask_logits(table, box, picture, label).sigmoid()
         masks = pred.new_zeros(valid.numel(), *pred.shape[1:]).index_copy(0, place, pred)
         return masks.view(*valid.shape, *pred.shape[1:])

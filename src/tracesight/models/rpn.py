@@ -1,6 +1,6 @@
 """Region proposal network: Ren et al., "Faster R-CNN" (2015), section 3.1, on a pyramid as FPN (2017), section 4.1.
 
-N pictures, L levels, A anchors in all levels together, M objects (padded), P proposals (padded).
+N pictures, L levels, A anchors in all levels together, K candidates a level, M objects (padded), P proposals (padded).
 Every level's cell proposes a few anchors; a 3×3 convolution and two 1×1 siblings, shared by all levels, give each an
 objectness logit and four deltas. Parameter names are torchvision's.
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracesight.data.batch import Batch, Targets
-from tracesight.models.anchors import cell_anchors, grid_anchors
+from tracesight.models.anchors import AnchorGrid, anchor_grid, anchors_at, cell_anchors
 from tracesight.models.initialise import initialise
 from tracesight.ops.boxes import clip_boxes
 from tracesight.ops.collectives import mean_loss
@@ -55,15 +55,14 @@ class RPNHead(nn.Module):
         self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
         initialise(self, partial(nn.init.normal_, std=0.01))
 
-    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """A level each: logits (N, Hi × Wi × anchors) and deltas (N, Hi × Wi × anchors, 4), not in half precision."""
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, A) and deltas (N, A, 4) in the order of `anchors_at`, not in half precision."""
         logits, deltas = [], []
         for feature in features:
             hidden = self.conv(feature)
-            # Cell by cell, then anchor by anchor: the order of `grid_anchors`.
             logits.append(full_precision(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)))
-            deltas.append(full_precision(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4)))
-        return logits, deltas
+            deltas.append(full_precision(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(feature.shape[0], -1, 4)))
+        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
 
 
 class RegionProposalNetwork(nn.Module):
@@ -84,49 +83,52 @@ class RegionProposalNetwork(nn.Module):
             raise ValueError("anchor_sizes must have equally many sizes at every level: the head is shared by all")
         self.head = RPNHead(channels, len(anchor_sizes[0]) * len(anchor_ratios))
         self.settings = settings
-        for level, sizes in enumerate(anchor_sizes):
-            self.register_buffer(f"cell_{level}", cell_anchors(tuple(sizes), anchor_ratios), persistent=False)
+        cells = torch.stack([cell_anchors(tuple(sizes), anchor_ratios) for sizes in anchor_sizes])
+        self.register_buffer("cells", cells, persistent=False)
 
-    def anchors(self, features: list[Tensor], images: Tensor) -> list[Tensor]:
-        """Anchors (Hi × Wi × anchors, 4) a level, in pixels of the padded pictures `images` (N, 3, H, W)."""
-        picture = (images.shape[2], images.shape[3])
-        return [
-            grid_anchors(getattr(self, f"cell_{level}"), (feature.shape[2], feature.shape[3]), picture)
-            for level, feature in enumerate(features)
-        ]
+    def grid(self, features: list[Tensor], images: Tensor) -> AnchorGrid:
+        """Where the anchors of a pyramid over padded pictures `images` (N, 3, H, W) lie."""
+        return anchor_grid(self.cells, features, (images.shape[2], images.shape[3]))
 
     def forward(
         self, features: list[Tensor], batch: Batch, targets: Targets | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Proposals (N, P, 4), best first, their valid (N, P), and the losses (empty without targets)."""
-        anchors = self.anchors(features, batch.images)
+        grid = self.grid(features, batch.images)
         logits, deltas = self.head(features)
-        proposals, valid = self.propose(anchors, logits, deltas, batch.sizes, train=targets is not None)
+        proposals, valid = self.propose(grid, logits, deltas, batch.sizes, train=targets is not None)
         losses: dict[str, Tensor] = {}
         if targets is not None:
-            losses = self.losses(torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1), batch, targets)
+            losses = self.losses(every_anchor(grid, logits), logits, deltas, batch, targets)
         return proposals, valid, losses
 
     @torch.no_grad()
     def propose(
-        self, anchors: list[Tensor], logits: list[Tensor], deltas: list[Tensor], sizes: Tensor, *, train: bool
+        self, grid: AnchorGrid, logits: Tensor, deltas: Tensor, sizes: Tensor, *, train: bool
     ) -> tuple[Tensor, Tensor]:
         """The best anchors of each level, moved, limited to their picture, and freed of near-duplicates."""
         pre = self.settings.pre_nms_train if train else self.settings.pre_nms_test
         post = self.settings.post_nms_train if train else self.settings.post_nms_test
-        boxes, scores, group = [], [], []
-        for level, (anchor, logit, delta) in enumerate(zip(anchors, logits, deltas)):
-            score, index = logit.topk(min(pre, logit.shape[1]), dim=1)
-            delta = delta.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
-            boxes.append(decode(delta, anchor[index], WEIGHTS))
-            scores.append(score)
-            group.append(torch.full_like(index, level))
-        box = clip_boxes(torch.cat(boxes, 1), sizes)
-        score = torch.cat(scores, 1).sigmoid()
-        valid = (box[..., 2:] - box[..., :2]).amin(-1) >= LEAST_SIDE
-        index, kept = nms(box, score, torch.cat(group, 1), valid, self.settings.nms_iou, post)
-        kept, index = trim_tail(kept, index)
-        return box.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), kept
+        score, index = best_of_each_level(grid, logits, pre)
+        shape = score.shape
+        index = index.flatten(1)
+        delta = deltas.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+        box = clip_boxes(decode(delta, anchors_at(grid, index), WEIGHTS), sizes)
+        valid = (score > -torch.inf).flatten(1) & ((box[..., 2:] - box[..., :2]).amin(-1) >= LEAST_SIDE)
+        score = score.flatten(1).sigmoid()
+        # Levels do not compete: each level of each picture is a row of its own.
+        row = (shape[0] * shape[1], shape[2])
+        group = torch.zeros(row, dtype=torch.int64, device=box.device)
+        kept, live = nms(
+            box.view(*row, 4), score.view(row), group, valid.view(row), self.settings.nms_iou, min(post, row[1])
+        )
+        first = torch.arange(shape[1], device=box.device)[:, None] * shape[2]
+        kept, live = (kept.view(*shape[:2], -1) + first).flatten(1), live.view(shape[0], -1)
+        ranked = score.gather(1, kept).masked_fill(~live, -torch.inf)
+        # A stable sort: equal scores stay in the order of their levels.
+        order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :post]
+        live, kept = trim_tail(live.gather(1, order), kept.gather(1, order))
+        return box.gather(1, kept.unsqueeze(-1).expand(-1, -1, 4)), live
 
     def sample(self, anchors: Tensor, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Anchors to train on: index (N, B) into A, valid, positive (N, B) and the object matched (N, B)."""
@@ -162,3 +164,21 @@ class RegionProposalNetwork(nn.Module):
             "loss_objectness": mean_loss(torch.where(valid, objectness, zero).sum(), count),
             "loss_rpn_box_reg": mean_loss(torch.where(positive, regression, zero).sum(), count),
         }
+
+
+def every_anchor(grid: AnchorGrid, logits: Tensor) -> Tensor:
+    """All anchors (A, 4) in pixels, in the order of logits (N, A)."""
+    return anchors_at(grid, torch.arange(logits.shape[1], device=logits.device))
+
+
+def best_of_each_level(grid: AnchorGrid, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best logits of each level (N, L, count), best first, and their indices into logits (N, A).
+
+    Levels have different sizes: all are read at the size of the largest, and at least `count`; what a level lacks has
+    the logit -inf and some index.
+    """
+    place = torch.arange(torch.sym_max(grid.most, count), device=logits.device)
+    index = (grid.base[:, None] + place).clamp(max=logits.shape[1] - 1)
+    padded = logits[:, index].masked_fill(place >= grid.count[:, None], -torch.inf)
+    score, local = padded.topk(count, dim=2)
+    return score, (local + grid.base[:, None]).clamp(max=logits.shape[1] - 1)

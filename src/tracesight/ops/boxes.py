@@ -30,5 +30,5 @@ def box_iou(left: Tensor, right: Tensor) -> Tensor:
 def clip_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes (N, ..., 4) limited to their pictures, whose (height, width) are `sizes` (N, 2)."""
     limit = sizes.to(boxes.dtype).flip(-1).repeat(1, 2)
-    limit = limit.reshape(len(sizes), *[1] * (boxes.ndim - 2), 4)
+    limit = limit.reshape(sizes.shape[0], *[1] * (boxes.ndim - 2), 4)
     return boxes.clamp(min=0).minimum(limit)

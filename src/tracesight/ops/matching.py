@@ -27,7 +27,7 @@ def match(
     Returns matched (N, K) int64, the object's index (0 where there is none), and status (N, K) int8.
     """
     valid, gt_boxes = trim_tail(valid, gt_boxes)
-    best = torch.full((len(gt_boxes), boxes.shape[1]), -1.0, device=boxes.device, dtype=boxes.dtype)
+    best = torch.full((gt_boxes.shape[0], boxes.shape[1]), -1.0, device=boxes.device, dtype=boxes.dtype)
     matched = torch.zeros(best.shape, dtype=torch.int64, device=boxes.device)
     favourite = torch.zeros_like(best, dtype=torch.bool)
     for start in range(0, gt_boxes.shape[1], CHUNK):

@@ -1,0 +1,80 @@
+"""A feature pyramid as one table: which level a region is read from, and where that level's cells lie.
+
+The level rule is FPN's (Lin et al., "Feature Pyramid Networks for Object Detection", 2017), equation 1.
+Letters: L levels, R regions, C channels, T rows of the table, N pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracesight.ops.boxes import box_area
+from tracesight.ops.trim import may_read
+
+CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4
+
+
+def region_levels(boxes: Tensor, strides: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Index (R,) of the level that boxes (R, 4) are read from: FPN, equation 1; and (R,) its cells a picture pixel.
+
+    strides: picture pixels a cell, a level each. Raises ValueError where they do not double from level to level.
+    """
+    if any(stride != strides[0] << level for level, stride in enumerate(strides)):
+        raise ValueError(f"strides {strides} do not double from level to level")
+    side = box_area(boxes).clamp(min=1e-12).sqrt()
+    # The small constant keeps a side of exactly 112 or 224 on its level in spite of rounding, as in torchvision.
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(side / CANONICAL_SIDE) + 1e-6) - (strides[0].bit_length() - 1)
+    level = level.clamp(min=0, max=len(strides) - 1)
+    return level.to(torch.int64), torch.exp2(-level) / strides[0]
+
+
+class FeatureTable(NamedTuple):
+    """All cells of all levels of all pictures as rows of channels.
+
+    rows (T, C): level by level, picture by picture, row-major. height, width, base (L,) int64: cells of each level, and
+    the row of its first picture's first cell. shapes: (N, Hi, Wi), a level each.
+    """
+
+    rows: Tensor
+    height: Tensor
+    width: Tensor
+    base: Tensor
+    shapes: tuple[tuple[int, int, int], ...]
+
+
+def feature_table(features: Sequence[Tensor]) -> FeatureTable:
+    """The table of features (N, C, Hi, Wi), a level each; no copy of one level that is channels-last in memory."""
+    rows = [feature.permute(0, 2, 3, 1).flatten(0, 2) for feature in features]
+    shapes = tuple((feature.shape[0], feature.shape[2], feature.shape[3]) for feature in features)
+    base = [0]
+    for pictures, height, width in shapes[:-1]:
+        base.append(base[-1] + pictures * height * width)
+    device = features[0].device
+    return FeatureTable(
+        _joined(rows),
+        constants([height for _, height, _ in shapes], device),
+        constants([width for _, _, width in shapes], device),
+        constants(base, device),
+        shapes,
+    )
+
+
+def _joined(rows: list[Tensor]) -> Tensor:
+    """Tensors (Ti, C) one after the other."""
+    if len(rows) == 1:
+        return rows[0]
+    if not may_read(rows[0]) or (torch.is_grad_enabled() and any(part.requires_grad for part in rows)):
+        return torch.cat(rows)
+    # numpy asks the system for large pages: half the time of a copy into fresh memory is spent on small ones.
+    size = np.empty((sum(part.shape[0] for part in rows), rows[0].shape[1] * rows[0].element_size()), np.uint8)
+    return torch.cat(rows, out=torch.from_numpy(size).view(rows[0].dtype))
+
+
+def constants(values: Sequence[int], device: torch.device) -> Tensor:
+    """Whole numbers, a level each, as (L,) int64 on `device`, without the host copy that `torch.tensor` would be."""
+    return torch.stack([torch.full((), value, dtype=torch.int64, device=device) for value in values])
