@@ -12,7 +12,7 @@ class Detections(NamedTuple):
 
     boxes (N, D, 4) float32 `xyxy`, in pixels of the network's picture and inside it; scores (N, D) float32, 0–1;
     labels (N, D) int64, 1 to C; valid (N, D) bool; masks (N, D, 28, 28) float32 probabilities of the detection's own
-    class over its box, or None.
+    class over its box, or None. What is not valid is 0.
     """
 
     boxes: Tensor

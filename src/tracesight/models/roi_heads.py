@@ -196,7 +196,7 @@ class RoIHeads(nn.Module):
             _pictures(sampled.valid),
         )
         pred_logits, pred_deltas = self.box_predictor(self.box_head(self.box_roi_pool(table, boxes, picture)))
-        pred_deltas = pred_deltas.view(boxes.shape[0], -1, 4)
+        pred_deltas = pred_deltas.unflatten(1, (-1, 4))
         pred_deltas = pred_deltas.gather(1, labels[:, None, None].expand(-1, 1, 4)).squeeze(1)
         classifier = F.cross_entropy(pred_logits, labels, reduction="none")
         regression = F.smooth_l1_loss(pred_deltas, deltas, beta=1 / 9, reduction="none").sum(-1)
@@ -267,17 +267,18 @@ class RoIHeads(nn.Module):
         live, score, candidate = trim_tail(score > least, score, candidate)
         classes = shape[2] - 1
         row, label = torch.div(candidate, classes, rounding_mode="floor"), candidate % classes + 1
-        deltas = _of(pred_deltas.view(shape[0], -1, 4), row * shape[2] + label)
+        deltas = _of(pred_deltas.view(shape[0], shape[1] * shape[2], 4), row * shape[2] + label)
         boxes = clip_boxes(decode(deltas, _of(proposals, row), WEIGHTS), sizes)
         live = live & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= LEAST_SIDE)
         index, kept = nms(boxes, score, label, live, s.nms_iou, most)
-        boxes, label = _of(boxes, index), label.gather(1, index)
+        boxes = _of(boxes, index).masked_fill(~kept.unsqueeze(-1), 0.0)
+        label = label.gather(1, index).masked_fill(~kept, 0)
         masks = None if self.mask_head is None else self._masks(table, boxes, label, kept)
-        return Detections(boxes, score.gather(1, index) * kept, label, kept, masks)
+        return Detections(boxes, score.gather(1, index).masked_fill(~kept, 0.0), label, kept, masks)
 
     def _masks(self, table: FeatureTable, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         every = torch.arange(valid.numel(), device=valid.device)
-        _, box, label, picture, place = trim(_rows(valid), _rows(boxes), _rows(labels), _pictures(valid), every)
-        pred = self.mask_logits(table, box, picture, label).sigmoid()
+        live, box, label, picture, place = trim(_rows(valid), _rows(boxes), _rows(labels), _pictures(valid), every)
+        pred = self.mask_logits(table, box, picture, label).sigmoid().masked_fill(~live[:, None, None], 0.0)
         masks = pred.new_zeros(valid.numel(), *pred.shape[1:]).index_copy(0, place, pred)
         return masks.view(*valid.shape, *pred.shape[1:])

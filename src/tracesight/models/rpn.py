@@ -61,7 +61,7 @@ class RPNHead(nn.Module):
         for feature in features:
             hidden = self.conv(feature)
             logits.append(full_precision(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)))
-            deltas.append(full_precision(self.bbox_pred(hidden).permute(0, 2, 3, 1).reshape(feature.shape[0], -1, 4)))
+            deltas.append(full_precision(self.bbox_pred(hidden).permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3)))
         return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
 
 
@@ -123,7 +123,8 @@ class RegionProposalNetwork(nn.Module):
             box.view(*row, 4), score.view(row), group, valid.view(row), self.settings.nms_iou, min(post, row[1])
         )
         first = torch.arange(shape[1], device=box.device)[:, None] * shape[2]
-        kept, live = (kept.view(*shape[:2], -1) + first).flatten(1), live.view(shape[0], -1)
+        kept = (kept.view(*shape[:2], live.shape[1]) + first).flatten(1)
+        live = live.view(*shape[:2], live.shape[1]).flatten(1)
         ranked = score.gather(1, kept).masked_fill(~live, -torch.inf)
         # A stable sort: equal scores stay in the order of their levels.
         order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :post]

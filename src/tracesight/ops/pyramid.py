@@ -68,11 +68,14 @@ def _joined(rows: list[Tensor]) -> Tensor:
     """Tensors (Ti, C) one after the other."""
     if len(rows) == 1:
         return rows[0]
-    if not may_read(rows[0]) or (torch.is_grad_enabled() and any(part.requires_grad for part in rows)):
+    shape = (sum(part.shape[0] for part in rows), rows[0].shape[1])
+    learning = torch.is_grad_enabled() and any(part.requires_grad for part in rows)
+    if learning or not may_read(rows[0]) or shape[0] == 0:
         return torch.cat(rows)
     # numpy asks the system for large pages: half the time of a copy into fresh memory is spent on small ones.
-    size = np.empty((sum(part.shape[0] for part in rows), rows[0].shape[1] * rows[0].element_size()), np.uint8)
-    return torch.cat(rows, out=torch.from_numpy(size).view(rows[0].dtype))
+    memory = np.empty(shape[0] * shape[1] * rows[0].element_size(), np.uint8)
+    return torch.cat(rows, out=torch.from_numpy(memory).view(rows[0].dtype).view(shape))
+
 
 
 def constants(values: Sequence[int], device: torch.device) -> Tensor:

@@ -37,8 +37,14 @@ def keyed_uniform(keys: Tensor, purpose: str, count: int) -> Tensor:
     """
     seed, draw = keys[:, :1], keys[:, 1:]
     block = torch.arange((count + 3) // 4, device=keys.device).unsqueeze(0)
-    counters = (block, draw & _MASK, (draw >> 32) & _MASK, torch.full_like(draw, zlib.crc32(purpose.encode())))
+    counters = (block, draw & _MASK, (draw >> 32) & _MASK, torch.full_like(draw, _number(purpose)))
     words = philox(counters, (seed & _MASK, (seed >> 32) & _MASK))
     words = torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, :count]
     # 24 bits fill a float32's mantissa: 1.0 is never reached.
     return (words >> 8).to(torch.float32) * 2.0**-24
+
+
+@torch.compiler.assume_constant_result
+def _number(purpose: str) -> int:
+    """32 bits of a purpose's name; a constant to the compiler, which cannot look into zlib."""
+    return zlib.crc32(purpose.encode())

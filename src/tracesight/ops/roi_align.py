@@ -81,6 +81,7 @@ def _axis(low: Tensor, high: Tensor, cells: Tensor, output_size: int, sampling: 
     if sampling == 0:
         points, sampling = _adaptive(size)
         used = torch.arange(sampling, device=low.device) < points
+        points = points.clamp(min=1)
     bins = torch.arange(output_size, device=low.device, dtype=low.dtype)
     step = torch.arange(sampling, device=low.device, dtype=low.dtype) + 0.5
     # Added up in torchvision's order: at 300 cells from the origin a rounding more moves the result by 1e-5.
@@ -103,11 +104,14 @@ def _axis(low: Tensor, high: Tensor, cells: Tensor, output_size: int, sampling: 
 
 
 def _adaptive(size: Tensor) -> tuple[Tensor, int]:
-    """Sampling points (R, 1, 1) a bin of `size` (R, 1, 1) cells, at least 1, and room for the most of them."""
-    points = torch.ceil(size).clamp(min=1)
+    """Sampling points (R, 1, 1) a bin side of `size` (R, 1, 1) cells, and room for the most of them.
+
+    A bin without area has none, as in torchvision, and gives zeros.
+    """
+    points = torch.ceil(size).clamp(min=0)
     if may_read(size):
         points = points.clamp(max=MOST_SAMPLES_READ)
-        return points, int(points.max()) if points.numel() else 1
+        return points, max(int(points.max()), 1) if points.numel() else 1
     if not torch.compiler.is_compiling():
         warnings.warn(f"adaptive RoIAlign takes at most {MOST_SAMPLES} samples a bin side here", stacklevel=2)
     return points.clamp(max=MOST_SAMPLES), MOST_SAMPLES

@@ -1,0 +1,141 @@
+"""One graph: Mask R-CNN exports with dynamic shapes and compiles whole, and both give what eager mode gives."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from small_detector import SMALL, batch_of
+from torch import nn
+from torch._inductor import cpp_builder
+
+from tracesight.data.batch import Batch
+from tracesight.models.build import build
+
+FEW = {**SMALL, "rpn": {**SMALL["rpn"], "pre_nms_test": 40, "post_nms_test": 30}}
+
+
+def detector():
+    torch.manual_seed(0)
+    return build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, **FEW)
+
+
+def pictures(count, height, width):
+    torch.manual_seed(count * height + width)
+    images = torch.rand(count, 3, height, width).contiguous(memory_format=torch.channels_last)
+    return Batch(images, torch.tensor([[height - 5, width - 7]]).expand(count, 2), torch.zeros(count, 2).long())
+
+
+class OnTensors(nn.Module):
+    """The detector with tensors in and out, so that a saved program names no class of ours."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images, sizes):
+        return tuple(self.model(Batch(images, sizes, torch.zeros_like(sizes))))
+
+
+def equal(found, expected):
+    for name, left, right in zip(expected._fields, found, expected, strict=True):
+        assert left.shape == right.shape and left.dtype == right.dtype, name
+        assert torch.allclose(left.double(), right.double(), atol=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def exported():
+    """The program, after a round trip through a file, and the model that it came from."""
+    model = detector().eval()
+    batch = torch.export.Dim("batch", max=64)
+    # A side of under 96 would give P6 one cell, which export takes for a constant.
+    height, width = (32 * torch.export.Dim(name, min=3, max=64) for name in ("rows", "columns"))
+    shapes = {"images": {0: batch, 2: height, 3: width}, "sizes": {0: batch}}
+    program = torch.export.export(OnTensors(model), pictures(2, 128, 192)[:2], dynamic_shapes=shapes)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module(), model
+
+
+@pytest.mark.parametrize("shape", [(2, 128, 192), (1, 96, 96), (3, 160, 96), (1, 352, 480)])
+def test_exported_equals_eager_at_any_shape(exported, shape):
+    program, model = exported
+    batch = pictures(*shape)
+    with torch.inference_mode():
+        expected = model(batch)
+        equal(program(*batch[:2]), expected)
+    assert expected.valid.any()
+
+
+def test_exported_equals_eager_where_nothing_is_found(exported):
+    program, model = exported
+    # Every logit of an object is far below the threshold of 0.
+    batch = pictures(2, 96, 128)
+    batch = batch._replace(sizes=torch.zeros_like(batch.sizes))
+    with torch.inference_mode():
+        expected = model(batch)
+        equal(program(*batch[:2]), expected)
+    assert not expected.valid.any()
+
+
+@pytest.mark.parametrize("objects", [0, 3, 32])
+def test_padded_equals_trimmed(monkeypatch, objects):
+    model = detector()
+    batch, targets = batch_of(objects)
+    trimmed = model(batch, targets)
+    torch.stack(list(trimmed.values())).sum().backward()
+    gradients = {name: value.grad for name, value in model.named_parameters()}
+    with torch.inference_mode():
+        detections = model.eval()(batch)
+    model.train().zero_grad()
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    padded = model(batch, targets)
+    torch.stack(list(padded.values())).sum().backward()
+    for name, loss in trimmed.items():
+        assert torch.allclose(padded[name], loss, atol=1e-5), name
+    for name, value in model.named_parameters():
+        assert torch.allclose(value.grad, gradients[name], atol=1e-5), name
+    with torch.inference_mode():
+        equal(model.eval()(batch), detections)
+
+
+def compiles_and_equals(backend):
+    model = detector()
+    batch, targets = batch_of(3)
+    expected = model(batch, targets)
+    torch.stack(list(expected.values())).sum().backward()
+    gradients = {name: value.grad for name, value in model.named_parameters()}
+    model.zero_grad()
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    found = compiled(batch, targets)
+    torch.stack(list(found.values())).sum().backward()
+    for name, loss in expected.items():
+        assert torch.allclose(found[name], loss, atol=1e-5), name
+    for name, value in model.named_parameters():
+        assert torch.allclose(value.grad, gradients[name], atol=1e-5), name
+    model.eval()
+    with torch.no_grad():
+        equal(compiled(batch), model(batch))
+
+
+def test_training_and_prediction_are_one_graph():
+    compiles_and_equals("aot_eager")
+
+
+@pytest.mark.slow
+def test_training_and_prediction_compile():
+    try:
+        cpp_builder.get_cpp_compiler()
+    except Exception as error:
+        pytest.skip(f"torch.compile needs a C++ compiler on the CPU: {error}")
+    compiles_and_equals("inductor")
+
+
+def test_no_pictures():
+    model = detector().eval()
+    with torch.inference_mode():
+        found = model(pictures(0, 96, 128))
+    assert found.boxes.shape == (0, 7, 4) and found.masks.shape[:2] == (0, 7)
