@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,6 +84,32 @@ def run(main: Callable[[], bool]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     sys.exit(0 if held else 1)
+
+
+def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[str, Any]:
+    """Time both in turn, `repeats` times after one that does not count; whoever goes first changes with each.
+
+    Keys: ours and peer (median seconds), ratio (median of the peer's over ours), ratios.
+    """
+    import torch
+
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats + 1):
+        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+            began = time.perf_counter()
+            (ours, peer)[side]()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if repeat:
+                seconds[side].append(time.perf_counter() - began)
+    ratios = [their / our for our, their in zip(*seconds)]
+    ours_median, peer_median = (statistics.median(one) for one in seconds)
+    return {"ours": ours_median, "peer": peer_median, "ratio": statistics.median(ratios), "ratios": ratios}
+
+
+def held(figure: dict[str, Any]) -> bool:
+    """Whether the outputs agreed and the ratio is as wanted (None: none is)."""
+    return figure["same"] and (figure["wanted"] is None or figure["ratio"] >= figure["wanted"])
 
 
 def _processor() -> str:

@@ -11,7 +11,6 @@ from tracesight.errors import UserError
 from tracesight.models.anchors import anchor_grid, anchors_at, cell_anchors
 from tracesight.models.build import CATALOGUE, build
 from tracesight.models.detections import Detections
-from tracesight.models.rpn import best_of_each_level
 
 # Parameters as torchvision's documentation has them; the detectors' with 91 classes (frozen norms are none of theirs).
 RESNETS = {
@@ -137,15 +136,3 @@ def test_anchors_by_hand():
     # 9 cells over 544 pixels, as on P6 where P5 has 17: 60 pixels apart.
     tall = anchor_grid(torch.tensor([[[0.0, 0, 1, 1]]]), [torch.zeros(1, 1, 9, 1)], (544, 64))
     assert anchors_at(tall, torch.tensor(8)).tolist() == [0, 480, 1, 481]
-
-
-def test_best_of_each_level_by_hand():
-    cells = torch.zeros(2, 1, 4)
-    grid = anchor_grid(cells, [torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 1, 2)], (8, 12))
-    logits = torch.tensor([[3.0, 9, 1, 5, 2, 4, 7, 8]])
-    score, index = best_of_each_level(grid, logits, 4)
-    assert score.tolist() == [[[9, 5, 4, 3], [8, 7, -torch.inf, -torch.inf]]]
-    assert index[0, 0].tolist() == [1, 3, 5, 0] and index[0, 1, :2].tolist() == [7, 6]
-    # More than there are: padded, never out of bounds.
-    score, index = best_of_each_level(grid, logits, 10)
-    assert score.shape == (1, 2, 10) and (score > -torch.inf).sum().item() == 8 and index.max() < 8

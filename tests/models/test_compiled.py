@@ -9,8 +9,9 @@ import torch
 from small_detector import SMALL, batch_of
 from torch import nn
 from torch._inductor import cpp_builder
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from tracesight.data.batch import Batch
+from tracesight.data.batch import Batch, Targets
 from tracesight.models.build import build
 
 FEW = {**SMALL, "rpn": {**SMALL["rpn"], "pre_nms_test": 40, "post_nms_test": 30}}
@@ -139,3 +140,22 @@ def test_no_pictures():
     with torch.inference_mode():
         found = model(pictures(0, 96, 128))
     assert found.boxes.shape == (0, 7, 4) and found.masks.shape[:2] == (0, 7)
+
+
+def test_nothing_is_read_from_a_device():
+    """On tensors that only pretend to lie on a GPU, reading a value or a count is an error."""
+    model = detector()
+    batch, targets = batch_of(3)
+    with FakeTensorMode(allow_non_fake_inputs=True) as pretend, torch.no_grad():
+
+        def moved(value):
+            return pretend.from_tensor(value.detach()).to("cuda")
+
+        state = {name: moved(value) for name, value in (*model.named_parameters(), *model.named_buffers())}
+        batch, targets = Batch(*map(moved, batch)), Targets(*map(moved, targets))
+        losses = torch.func.functional_call(model, state, (batch, targets))
+        found = torch.func.functional_call(model, state, (batch,))
+        assert {value.device.type for value in (*losses.values(), *found)} == {"cuda"}
+        assert found.masks.shape == (2, 7, 28, 28)
+        with pytest.raises(DataDependentOutputException):
+            losses["loss_mask"].item()

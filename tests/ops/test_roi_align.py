@@ -56,7 +56,9 @@ def test_equals_torchvision_on_a_pyramid():
         [boxes[picture == 0], boxes[picture == 1]],
         [(256, 320)] * 2,
     )
-    ours = multilevel_roi_align(feature_table(features), boxes[rows], picture[rows], STRIDES, output_size=7, sampling=2, aligned=False)
+    ours = multilevel_roi_align(
+        feature_table(features), boxes[rows], picture[rows], STRIDES, output_size=7, sampling=2, aligned=False
+    )
     assert torch.allclose(ours, theirs, atol=1e-10)
     assert len(region_levels(boxes, STRIDES)[0].unique()) == 4
 
@@ -66,7 +68,9 @@ def test_gradient_equals_torchvision():
     rois = torch.cat((picture[:, None].float(), boxes), 1)
     feature = pyramid()[0].requires_grad_()
     cotangent = torch.randn(len(boxes), 8, 7, 7)
-    ours = multilevel_roi_align(feature_table([feature]), boxes, picture, (4,), output_size=7, sampling=2, aligned=False)
+    ours = multilevel_roi_align(
+        feature_table([feature]), boxes, picture, (4,), output_size=7, sampling=2, aligned=False
+    )
     (our_grad,) = torch.autograd.grad(ours, feature, cotangent)
     (their_grad,) = torch.autograd.grad(roi_align(feature, rois, 7, 0.25, 2, False), feature, cotangent)
     assert torch.allclose(our_grad, their_grad, atol=1e-4)
@@ -78,7 +82,10 @@ def test_gradient_is_the_derivative():
     boxes = torch.tensor([[3.0, 3, 20, 17], [0, 0, 31, 31]], dtype=torch.float64)
     picture = torch.zeros(2, dtype=torch.int64)
     assert torch.autograd.gradcheck(
-        lambda f: multilevel_roi_align(feature_table([f]), boxes, picture, (4,), output_size=2, sampling=2, aligned=False), features
+        lambda f: multilevel_roi_align(
+            feature_table([f]), boxes, picture, (4,), output_size=2, sampling=2, aligned=False
+        ),
+        features,
     )
 
 

@@ -23,6 +23,7 @@ from tracesight.ops.deltas import decode, encode
 from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
 from tracesight.ops.nms import nms
 from tracesight.ops.precision import full_precision
+from tracesight.ops.pyramid import best_of_each_level
 from tracesight.ops.trim import trim_tail
 
 WEIGHTS = (1.0, 1.0)
@@ -61,7 +62,9 @@ class RPNHead(nn.Module):
         for feature in features:
             hidden = self.conv(feature)
             logits.append(full_precision(self.cls_logits(hidden).permute(0, 2, 3, 1).flatten(1)))
-            deltas.append(full_precision(self.bbox_pred(hidden).permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3)))
+            deltas.append(
+                full_precision(self.bbox_pred(hidden).permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3))
+            )
         return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
 
 
@@ -109,7 +112,7 @@ class RegionProposalNetwork(nn.Module):
         """The best anchors of each level, moved, limited to their picture, and freed of near-duplicates."""
         pre = self.settings.pre_nms_train if train else self.settings.pre_nms_test
         post = self.settings.post_nms_train if train else self.settings.post_nms_test
-        score, index = best_of_each_level(grid, logits, pre)
+        score, index = best_of_each_level(logits, grid.base, grid.count, grid.most, pre)
         shape = score.shape
         index = index.flatten(1)
         delta = deltas.gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
@@ -170,16 +173,3 @@ class RegionProposalNetwork(nn.Module):
 def every_anchor(grid: AnchorGrid, logits: Tensor) -> Tensor:
     """All anchors (A, 4) in pixels, in the order of logits (N, A)."""
     return anchors_at(grid, torch.arange(logits.shape[1], device=logits.device))
-
-
-def best_of_each_level(grid: AnchorGrid, logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best logits of each level (N, L, count), best first, and their indices into logits (N, A).
-
-    Levels have different sizes: all are read at the size of the largest, and at least `count`; what a level lacks has
-    the logit -inf and some index.
-    """
-    place = torch.arange(torch.sym_max(grid.most, count), device=logits.device)
-    index = (grid.base[:, None] + place).clamp(max=logits.shape[1] - 1)
-    padded = logits[:, index].masked_fill(place >= grid.count[:, None], -torch.inf)
-    score, local = padded.topk(count, dim=2)
-    return score, (local + grid.base[:, None]).clamp(max=logits.shape[1] - 1)

@@ -1,7 +1,7 @@
-"""A feature pyramid as one table: which level a region is read from, and where that level's cells lie.
+"""A feature pyramid as one table: which level a region is read from, where that level's cells lie, the best of each.
 
 The level rule is FPN's (Lin et al., "Feature Pyramid Networks for Object Detection", 2017), equation 1.
-Letters: L levels, R regions, C channels, T rows of the table, N pictures.
+Letters: L levels, R regions, C channels, T rows of the table, N pictures, A anchors of all levels.
 """
 
 from __future__ import annotations
@@ -76,6 +76,18 @@ def _joined(rows: list[Tensor]) -> Tensor:
     memory = np.empty(shape[0] * shape[1] * rows[0].element_size(), np.uint8)
     return torch.cat(rows, out=torch.from_numpy(memory).view(rows[0].dtype).view(shape))
 
+
+def best_of_each_level(logits: Tensor, base: Tensor, count: Tensor, most: int, best: int) -> tuple[Tensor, Tensor]:
+    """The `best` largest logits of each level (N, L, best), largest first, and their indices into logits (N, A).
+
+    base and count (L,): where each level begins among the A, and how many it has; most: the largest count. All levels
+    are read at that size, or at `best` where that is more: what a level lacks has the logit -inf and some index.
+    """
+    place = torch.arange(torch.sym_max(most, best), device=logits.device)
+    index = (base[:, None] + place).clamp(max=logits.shape[1] - 1)
+    padded = logits[:, index].masked_fill(place >= count[:, None], -torch.inf)
+    score, local = padded.topk(best, dim=2)
+    return score, (local + base[:, None]).clamp(max=logits.shape[1] - 1)
 
 
 def constants(values: Sequence[int], device: torch.device) -> Tensor:
