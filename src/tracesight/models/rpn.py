@@ -105,11 +105,12 @@ class RegionProposalNetwork(nn.Module):
             losses = self.losses(every_anchor(grid, logits), logits, deltas, batch, targets)
         return proposals, valid, losses
 
-    @torch.no_grad()
     def propose(
         self, grid: AnchorGrid, logits: Tensor, deltas: Tensor, sizes: Tensor, *, train: bool
     ) -> tuple[Tensor, Tensor]:
         """The best anchors of each level, moved, limited to their picture, and freed of near-duplicates."""
+        # No gradient goes through coordinates. Not by no_grad, whose switch an export cannot hold together with NMS.
+        logits, deltas = logits.detach(), deltas.detach()
         pre = self.settings.pre_nms_train if train else self.settings.pre_nms_test
         post = self.settings.post_nms_train if train else self.settings.post_nms_test
         score, index = best_of_each_level(logits, grid.base, grid.count, grid.most, pre)
