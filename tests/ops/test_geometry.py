@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou as torchvision_iou
 
@@ -67,6 +68,36 @@ def test_matching_in_chunks_equals_matching_at_once():
     iou = box_iou(objects[0], boxes[0])
     assert torch.equal(matched[0], iou.argmax(0))
     assert torch.equal(status[0] == POSITIVE, iou.amax(0) >= 0.5)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return out
+
+
+def test_two_thousand_objects_fit():
+    torch.manual_seed(0)
+    objects, boxes = random_boxes(1, 2048), random_boxes(1, 3000)
+    valid, crowd = torch.arange(2048)[None] < 2000, torch.arange(2048)[None] >= 2040
+    with Largest() as largest:
+        matched, status = match(objects, valid, boxes, high=0.7, low=0.3, best_of_each=True)
+        ignored = ignore_crowds(status, boxes, objects, crowd)
+    # Never all pairs at once: a picture of 1333 pixels has 268,000 anchors, and each pair takes four bytes and more.
+    assert largest.numel <= 64 * 3000
+    iou = torchvision_iou(objects[0, :2000], boxes[0])
+    assert torch.equal(matched[0], iou.argmax(0))
+    favourite = (iou == iou.amax(1, keepdim=True)).any(0)
+    assert torch.equal(status[0] == NEGATIVE, (iou.amax(0) < 0.3) & ~favourite)
+    assert torch.equal(status[0] == POSITIVE, (iou.amax(0) >= 0.7) | favourite)
+    assert (ignored == IGNORED).sum() > (status == IGNORED).sum()
 
 
 def test_an_object_that_overlaps_nothing_makes_nothing_positive():
