@@ -87,21 +87,20 @@ def run(main: Callable[[], bool]) -> None:
 
 
 def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, device: str = "cpu") -> dict[str, Any]:
-    """Time both in turn, `repeats` times after one that does not count; whoever goes first changes with each.
+    """Time both in turn, neither for the first time: whoever goes first changes with each repetition.
 
     Keys: ours and peer (median seconds), ratio (median of the peer's over ours), ratios.
     """
     import torch
 
     seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 1):
+    for repeat in range(repeats):
         for side in (0, 1) if repeat % 2 == 0 else (1, 0):
             began = time.perf_counter()
             (ours, peer)[side]()
             if device != "cpu":
                 torch.cuda.synchronize()
-            if repeat:
-                seconds[side].append(time.perf_counter() - began)
+            seconds[side].append(time.perf_counter() - began)
     ratios = [their / our for our, their in zip(*seconds)]
     ours_median, peer_median = (statistics.median(one) for one in seconds)
     return {"ours": ours_median, "peer": peer_median, "ratio": statistics.median(ratios), "ratios": ratios}

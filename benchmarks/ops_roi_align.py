@@ -26,7 +26,7 @@ CLOSE, CLOSE_BF16 = 1e-4, 0.05
 
 
 def measure(device: str, repeats: int) -> list[dict[str, Any]]:
-    """A figure a case: case, ours and peer in seconds, ratio, wanted, same (outputs and gradients agree)."""
+    """A figure a case: those of `in_turn`, case, wanted (the least ratio), same (outputs and gradients agree)."""
     torch.manual_seed(0)
     maps = [torch.randn(1, CHANNELS, HEIGHT // stride, WIDTH // stride).to(device) for stride in STRIDES]
     boxes, picture = _regions(device)

@@ -1,12 +1,12 @@
-"""Mask targets against torchvision's sampling of whole masks; pasting against torchvision's canvas."""
+"""Mask targets against torchvision's sampling of whole masks."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
-from tracesight.ops.masks import _sampled, mask_crops, mask_targets
+from tracesight.ops.masks import _sampled, mask_targets
 
 
 def objects():
@@ -76,15 +76,3 @@ def test_aligned_targets_of_an_objects_own_box_cover_it():
     aligned = mask_targets(*arguments, output_size=10, aligned=True)
     assert (aligned[:, 1:-1, 1:-1] == 1).all()
     assert torch.allclose(aligned, aligned.flip(1).flip(2))
-
-
-def test_pasting_equals_torchvisions():
-    torch.manual_seed(0)
-    masks = torch.rand(30, 28, 28)
-    corner = torch.rand(30, 2) * torch.tensor([110.0, 80.0])
-    boxes = torch.cat((corner, corner + torch.rand(30, 2) * 40), 1).minimum(torch.tensor([120.0, 90, 120, 90]))
-    theirs = paste_masks_in_image(masks[:, None], boxes, (90, 120))[:, 0] > 0.5
-    for (crop, (y, x)), expected in zip(mask_crops(masks, boxes, (90, 120)), theirs):
-        canvas = torch.zeros(90, 120, dtype=torch.bool)
-        canvas[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
-        assert torch.equal(canvas, expected)

@@ -67,6 +67,47 @@ def test_crop_is_pasted_and_cut_at_the_edge(crop, origin, size):
 
 
 @few
+@given(arrays(np.bool_, array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=9)), st.sampled_from([1, 8, 1 << 15]))
+def test_edges_of_many_masks_are_those_of_each(stack, at_a_time):
+    oracle = pytest.importorskip("pycocotools.mask")
+    edges = [np.flatnonzero(np.diff(array.T.reshape(-1).astype(np.int8), prepend=0, append=0)) for array in stack]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tracesight.scene.mask._EDGES_AT_A_TIME", at_a_time)
+        masks = Mask.from_edges(np.concatenate(edges), [len(one) for one in edges], stack.shape[1:])
+    assert masks == [Mask.from_array(array) for array in stack]
+    encoded = oracle.encode(np.asfortranarray(stack.transpose(1, 2, 0).astype(np.uint8)))
+    assert [mask.counts for mask in masks] == [one["counts"] for one in encoded]
+
+
+def test_edges_by_hand():
+    masks = Mask.from_edges([0, 1, 4, 6, 0, 6], [4, 0, 2], (2, 3))
+    assert [mask.to_runs() for mask in masks] == [[0, 1, 3, 2], [6], [0, 6]]
+    assert Mask.from_edges([], [], (2, 3)) == []
+    assert [mask.to_runs() for mask in Mask.from_edges([], [0, 0], (0, 3))] == [[0], [0]]
+    # More than a byte's worth of groups, for a position and for a difference below zero.
+    (large,) = Mask.from_edges([2_000_000_000, 2_000_000_001, 2_000_000_002, 2_000_000_003], [4], (50_000, 50_000))
+    assert Mask(large.size, large.counts).to_runs() == [2_000_000_000, 1, 1, 1, 499_999_997]
+
+
+@pytest.mark.parametrize(
+    ("edges", "counts", "message"),
+    [
+        ([1, 2], [4], "2 edges, but .* add up to 4"),
+        ([1, 2, 3, 4], [1, 3], "as many starts as ends"),
+        ([1, 2], [4, -2], "as many starts as ends"),
+        ([1, 7], [2], "between 0 and 6"),
+        ([-1, 2], [2], "between 0 and 6"),
+        ([3, 2], [2], "must rise"),
+        ([1, 2, 2, 3], [4], "must rise"),
+        ([1, 2, 3, 3], [2, 2], "must rise"),
+    ],
+)
+def test_edges_are_checked(edges, counts, message):
+    with pytest.raises(ValueError, match=message):
+        Mask.from_edges(edges, counts, (2, 3))
+
+
+@few
 @given(pictures, st.randoms(use_true_random=False))
 def test_iou_is_that_of_the_pixels(array, random):
     other = np.array([[random.random() < 0.5 for _ in row] for row in array])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tracesight.ops.trim import may_read
@@ -38,7 +37,7 @@ def mask_targets(
             return _sampled(
                 pixels, offsets, crop_sizes, crop_boxes, boxes, sizes, bins, MOST_SAMPLES, output_size, aligned
             )
-        out = boxes.new_empty(len(boxes), output_size, output_size)
+        out = boxes.new_empty(boxes.shape[0], output_size, output_size)
         longest = bins.amax(dim=1)
         for side in longest.unique().tolist():
             rows = (longest == side).nonzero().squeeze(1)
@@ -100,29 +99,6 @@ def _sampled(
     (y_weight, x_weight), (y, x) = weights, rows
     # (R, P, 1, 2S, 1) with (R, 1, P, 1, 2S)
     index = (y * crop_sizes[:, 1][:, None, None] + offsets[:, None, None])[:, :, None, :, None] + x[:, None, :, None, :]
-    values = pixels[index.clamp(max=len(pixels) - 1)].to(boxes.dtype)
+    values = pixels[index.clamp(max=pixels.shape[0] - 1)].to(boxes.dtype)
     # Sums and no matrix product, which autocast would round to bfloat16.
     return ((values * x_weight[:, None, :, None, :]).sum(-1) * y_weight[:, :, None, :]).sum(-1)
-
-
-def mask_crops(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[tuple[Tensor, tuple[int, int]]]:
-    """Binary masks of objects in picture resolution, each only as large as its box.
-
-    masks (D, P, P) probabilities; boxes (D, 4) in the pixels of a picture of `size` (height, width).
-    Returns for each a bool crop (h, w) that lies inside the picture and its origin (y, x). Box edges are rounded
-    down and one pixel is added, as torchvision's pasting does: same weights, same masks.
-    """
-    grid = masks.shape[-1]
-    padded = F.pad(masks.detach().to("cpu", torch.float32), (1, 1, 1, 1))
-    boxes = boxes.detach().to("cpu", torch.float32)
-    centre, half = (boxes[:, 2:] + boxes[:, :2]) * 0.5, (boxes[:, 2:] - boxes[:, :2]) * 0.5
-    half = half * ((grid + 2) / grid)
-    edges = torch.cat((centre - half, centre + half), dim=1).to(torch.int64).tolist()
-    height, width = size
-    crops = []
-    for mask, (x0, y0, x1, y1) in zip(padded, edges):
-        shape = (max(y1 - y0 + 1, 1), max(x1 - x0 + 1, 1))
-        grown = F.interpolate(mask[None, None], size=shape, mode="bilinear", align_corners=False)[0, 0] > 0.5
-        top, left = max(y0, 0), max(x0, 0)
-        crops.append((grown[top - y0 : height - y0, left - x0 : width - x0], (top, left)))
-    return crops

@@ -23,7 +23,7 @@ from tracesight.data.pictures import open_picture
 from tracesight.data.transforms import resized_size
 from tracesight.errors import PartialFailure, UserError
 from tracesight.lineage import file_digest
-from tracesight.ops.masks import mask_crops
+from tracesight.ops.paste import mask_runs
 from tracesight.scene import Mask, Picture, Scene, SceneObject
 
 
@@ -252,13 +252,11 @@ def detections_to_objects(
     ratio = torch.tensor(picture_size, dtype=torch.float32) / torch.tensor(network_size, dtype=torch.float32)
     limit = torch.tensor([picture_size[1], picture_size[0]] * 2, dtype=torch.float32)
     boxes = torch.minimum((boxes * ratio.flip(0).repeat(2)).clamp(min=0), limit)
+    shapes: Sequence[Mask | None] = [None] * len(boxes)
+    if masks is not None:
+        shapes = Mask.from_edges(*mask_runs(masks, boxes, picture_size), picture_size)
     objects = []
-    for index, (box, score, label) in enumerate(zip(boxes.tolist(), scores.tolist(), labels.tolist())):
-        mask = None
-        if masks is not None:
-            # One at a time: the crop of an object as large as a large picture takes many megabytes, its runs do not.
-            ((crop, origin),) = mask_crops(masks[index : index + 1], boxes[index : index + 1], picture_size)
-            mask = Mask.from_crop(np.asarray(crop), origin, picture_size)
+    for box, score, label, mask in zip(boxes.tolist(), scores.tolist(), labels.tolist(), shapes):
         number = ids[label - 1]
         x1, y1, x2, y2 = box
         objects.append(SceneObject(categories[number], number, min(score, 1.0), (x1, y1, x2, y2), mask))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ _SIGN_BIT = 0x10
 _MORE_BIT = 0x20
 _FIRST_CHARACTER = 48
 _LONGEST_NUMBER = 12  # groups of five bits that fit an int64
+_EDGES_AT_A_TIME = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Mask:
             raise ValueError(f"mask counts must be bytes, not {type(self.counts).__name__}")
         runs = _decode(self.counts)
         _check_runs(runs, height, width)
-        object.__setattr__(self, "counts", _encode(_merged(runs)))
+        runs = _merged(runs)
+        object.__setattr__(self, "counts", _encode(runs, np.array([runs.size]))[0])
 
     # ---- made from
 
@@ -88,6 +91,30 @@ class Mask:
         return cls._from_runs(_merged(runs), (height, width))
 
     @classmethod
+    def from_edges(cls, edges: ArrayLike, counts: ArrayLike, size: tuple[int, int]) -> list[Mask]:
+        """Masks of one picture of `size` (H, W), all at once, from where their stretches of pixels begin and end.
+
+        edges (E,): positions 0 to H × W, counted down the columns, as start, end, start, end, … of one mask after the
+        other, each mask's rising without a repetition; counts (m,): how many edges each mask has. `ops.paste.mask_runs`
+        gives both. Raises ValueError when they are not like that.
+        """
+        size = _checked_size(size)
+        total = size[0] * size[1]
+        edges, counts = np.asarray(edges, np.int64), np.asarray(counts, np.int64)
+        _check_edges(edges, counts, total)
+        if counts.size == 0:
+            return []
+        stops = counts.cumsum()
+        # A few masks at a time, so that what is worked on stays in a cache.
+        cuts = np.flatnonzero(np.diff((stops - counts) // _EDGES_AT_A_TIME)) + 1
+        texts: list[bytes] = []
+        for first, last in pairwise([0, *cuts.tolist(), counts.size]):
+            part = counts[first:last]
+            of_part = edges[stops[first] - counts[first] : stops[last - 1]]
+            texts.extend(_encode(*_runs_of_edges(of_part, part, total)))
+        return [cls._trusted(text, size) for text in texts]
+
+    @classmethod
     def from_coco(cls, value: Mapping[str, Any]) -> Mask:
         """Mask of COCO's {"size": [H, W], "counts": …}: `counts` a compressed str or bytes, or a list of run lengths.
 
@@ -109,10 +136,15 @@ class Mask:
 
     @classmethod
     def _from_runs(cls, runs: Runs, size: tuple[int, int]) -> Mask:
-        """Mask of canonical runs, without checking again what this module has just made."""
+        """Mask of canonical runs."""
+        return cls._trusted(_encode(runs, np.array([runs.size]))[0], size)
+
+    @classmethod
+    def _trusted(cls, counts: bytes, size: tuple[int, int]) -> Mask:
+        """Mask of a string that this module has just made, and does not check again."""
         mask = object.__new__(cls)
         object.__setattr__(mask, "size", size)
-        object.__setattr__(mask, "counts", _encode(runs))
+        object.__setattr__(mask, "counts", counts)
         return mask
 
     # ---- turned into
@@ -194,20 +226,32 @@ class Mask:
         return before[at] + np.where(is_object[at], positions - edges[at], 0)
 
 
-def _encode(runs: Runs) -> bytes:
-    """COCO's string of run lengths (n,)."""
+def _encode(runs: Runs, counts: Runs) -> list[bytes]:
+    """COCO's strings of masks whose run lengths (n,) follow each other, `counts` (m,) of them, at least 1, a mask."""
+    stops = counts.cumsum()
+    starts = stops - counts
     values = runs.copy()
-    values[3:] -= runs[1:-2]
+    values[2:] -= runs[:-2]
+    whole = starts[:, None] + np.arange(3)  # written in full
+    whole = whole[whole < stops[:, None]]
+    values[whole] = runs[whole]
     # Groups that a number needs: five bits each, one of them the sign. `magnitude` folds -1 onto 0, -2 onto 1, …
     magnitude = np.where(values < 0, ~values, values)
     longest = -(-(int(magnitude.max()).bit_length() + 1) // _GROUP_BITS)
-    shifts = _GROUP_BITS * np.arange(longest)
-    groups = values[:, None] >> shifts
-    more = (magnitude[:, None] >> (shifts + _GROUP_BITS - 1)) > 0  # whether the number goes on after this group
-    characters = (groups & 0x1F) + more * _MORE_BIT + _FIRST_CHARACTER
-    written = np.ones_like(more)
-    written[:, 1:] = more[:, :-1]
-    return characters[written].astype(np.uint8).tobytes()
+    lengths = np.ones(values.size, np.int64)
+    for place in range(1, longest):
+        lengths += magnitude >= 1 << (_GROUP_BITS * place - 1)
+    ends = lengths.cumsum()
+    characters = np.empty(int(ends[-1]), np.uint8)
+    at = ends - lengths
+    for place in range(longest):  # of all numbers at once, of which ever fewer go on
+        more = lengths > place + 1
+        characters[at] = (values & 0x1F) + more * _MORE_BIT + _FIRST_CHARACTER
+        going = np.flatnonzero(more)
+        at, values, lengths = at[going] + 1, values[going] >> _GROUP_BITS, lengths[going]
+    text = characters.tobytes()
+    cuts = [0, *ends[stops - 1].tolist()]
+    return [text[start:stop] for start, stop in pairwise(cuts)]
 
 
 def _decode(counts: bytes) -> Runs:
@@ -254,6 +298,21 @@ def _without_empty_gaps(positions: Runs) -> Runs:
     return positions[keep]
 
 
+def _runs_of_edges(edges: Runs, counts: Runs, total: int) -> tuple[Runs, Runs]:
+    """Run lengths of masks whose edges follow each other, `counts` (m,) a mask, and how many runs each mask has."""
+    # The picture's end closes the last run, which is not there when the object reaches it.
+    stops = counts.cumsum()
+    closed = np.ones(counts.size, np.bool_)
+    some = counts > 0
+    closed[some] = edges[stops[some] - 1] < total
+    ends = np.insert(edges, stops[closed], total)
+    numbers = counts + closed
+    starts = numbers.cumsum() - numbers
+    runs = np.diff(ends, prepend=0)
+    runs[starts] = ends[starts]
+    return runs, numbers
+
+
 def _extent(starts: Runs, ends: Runs, height: int) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of stretches (n > 0,) in columns of `height` pixels."""
     first, last = starts // height, (ends - 1) // height
@@ -270,6 +329,20 @@ def _check_runs(runs: Runs, height: int, width: int) -> None:
     covered = int(runs.sum()) if int(runs.max()) * runs.size < 2**63 else sum(runs.tolist())
     if covered != total:
         raise ValueError(f"mask counts cover {covered} pixels, but the picture has {height} × {width} = {total}")
+
+
+def _check_edges(edges: Runs, counts: Runs, total: int) -> None:
+    if edges.ndim != 1 or counts.ndim != 1 or int(counts.sum()) != edges.size:
+        raise ValueError(f"{edges.size} edges, but the masks' counts of them add up to {int(counts.sum())}")
+    if (counts < 0).any() or (counts % 2).any():
+        raise ValueError("a mask must have as many starts as ends")
+    if edges.size and not (int(edges.min()) >= 0 and int(edges.max()) <= total):
+        raise ValueError(f"edges must lie between 0 and {total}, the number of pixels")
+    rising = edges[1:] > edges[:-1]
+    begins = counts.cumsum()[:-1]
+    rising[begins[(begins > 0) & (begins < edges.size)] - 1] = True  # from one mask to the next
+    if not rising.all():
+        raise ValueError("the edges of a mask must rise, without a repetition")
 
 
 def _checked_size(size: Any) -> tuple[int, int]:
