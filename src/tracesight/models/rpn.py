@@ -71,6 +71,8 @@ class RPNHead(nn.Module):
 class RegionProposalNetwork(nn.Module):
     """Head, anchors and settings; `propose` gives proposals and, with targets, the two losses."""
 
+    cells: Tensor
+
     def __init__(
         self,
         channels: int,
