@@ -21,35 +21,39 @@ from tracesight.ops.paste import mask_runs
 from tracesight.scene import Mask
 
 MASKS, SIDE, SEED = 100, 28, 0
-LARGE, WANTED, WANTED_LARGE = 10_000_000, 30.0, 50.0
+PICTURES = [(800, 1200), (3000, 4000)]  # (height, width)
+LARGE, WANTED, WANTED_LARGE, WANTED_GPU = 10_000_000, 30.0, 50.0, 20.0
 # torchvision's canvases of a large picture take 10 GB and most of a minute.
 REPEATS_LARGE = 1
 
 
-def measure(sizes: list[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
-    """A figure for each size (height, width) of the picture: those of `in_turn`, case, wanted (the least ratio) and
-    same (whether all strings are). Raises Missing."""
+def measure(device: str, repeats: int) -> list[dict[str, Any]]:
+    """A figure for each size of the picture: those of `in_turn`, case, wanted (the least ratio) and same (whether all
+    strings are; on a GPU, where torchvision rounds otherwise, whether every mask has an IoU of 0.999). Raises Missing.
+
+    device: where masks and boxes lie at first, and where torchvision pastes.
+    """
     shapes = _labelled_boxes()
-    return [_compared(shapes, size, repeats) for size in sizes]
+    return [_compared(shapes, size, device, repeats) for size in PICTURES]
 
 
-def _compared(shapes: Tensor, size: tuple[int, int], repeats: int) -> dict[str, Any]:
+def _compared(shapes: Tensor, size: tuple[int, int], device: str, repeats: int) -> dict[str, Any]:
     height, width = size
-    boxes = shapes * torch.tensor([width, height] * 2, dtype=torch.float32)
-    masks = _smooth_masks()
+    boxes = (shapes * torch.tensor([width, height] * 2, dtype=torch.float32)).to(device)
+    masks = _smooth_masks().to(device)
     large = height * width >= LARGE
-    some = (masks[:1], boxes[:1], size)
-    same = _ours(*some) == _peer(*some)  # nothing is timed cold, and all are compared where that takes no minute
-    same = same and (large or _ours(masks, boxes, size) == _peer(masks, boxes, size))
+    # Nothing is timed cold.
+    _ours(masks[:1], boxes[:1], size), _peer(masks[:1], boxes[:1], size)
     found: dict[str, list[bytes]] = {}
     figure = in_turn(
         lambda: found.update(ours=_ours(masks, boxes, size)),
         lambda: found.update(peer=_peer(masks, boxes, size)),
         min(repeats, REPEATS_LARGE) if large else repeats,
+        device,
     )
-    wanted = WANTED_LARGE if large else WANTED
-    case = f"{MASKS} masks to run lengths, {width} × {height}"
-    return {"case": case, **figure, "wanted": wanted, "same": same and found["ours"] == found["peer"]}
+    wanted = WANTED_GPU if device != "cpu" else WANTED_LARGE if large else WANTED
+    same = found["ours"] == found["peer"] if device == "cpu" else _nearly(found["ours"], found["peer"], size)
+    return {"case": f"{MASKS} masks to run lengths, {width} × {height}", **figure, "wanted": wanted, "same": same}
 
 
 def _ours(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[bytes]:
@@ -57,9 +61,14 @@ def _ours(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[bytes]:
 
 
 def _peer(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[bytes]:
-    pasted = (paste_masks_in_image(masks[:, None], boxes, size) > 0.5).numpy()
+    pasted = (paste_masks_in_image(masks[:, None], boxes, size) > 0.5).cpu().numpy()
     encode = pycocotools.mask.encode
     return [encode(np.array(mask[0, :, :, None], dtype=np.uint8, order="F"))[0]["counts"] for mask in pasted]
+
+
+def _nearly(ours: list[bytes], peer: list[bytes], size: tuple[int, int]) -> bool:
+    one, other = ([Mask(size, counts) for counts in side] for side in (ours, peer))
+    return all(a == b or a.iou(b) >= 0.999 for a, b in zip(one, other, strict=True))
 
 
 def _labelled_boxes() -> Tensor:

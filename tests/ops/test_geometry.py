@@ -171,3 +171,39 @@ def test_trimming_drops_rows_and_tails():
     assert flat.all() and rows.tolist() == [0, 3, 4]
     none, _ = trim_tail(torch.zeros(2, 3).bool(), torch.zeros(2, 3))
     assert none.shape == (2, 1)
+
+
+NAN, INF = float("nan"), float("inf")
+AWKWARD = [[NAN, 0, 9, 9], [0, 0, INF, 9], [-INF, 0, 9, INF], [5, 5, 5, 5], [9, 9, 3, 3], [1e30, 1e30, 2e30, 2e30]]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_boxes_that_are_not_finite_are_ignored_and_match_nothing(monkeypatch, padded):
+    if padded:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    boxes = torch.tensor([[*AWKWARD, [0, 0, 9, 9], [50, 50, 59, 59]]])
+    objects = torch.tensor([[[0.0, 0, 9, 9], [NAN, 0, 9, 9], [0, 0, INF, INF]]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    matched, status = match(objects, valid, boxes, high=0.5, low=0.3, best_of_each=True)
+    assert status.tolist() == [[IGNORED] * 3 + [NEGATIVE] * 3 + [POSITIVE, NEGATIVE]]
+    assert matched[0, 6] == 0
+    crowd = torch.tensor([[False, True, True]])
+    assert torch.equal(ignore_crowds(status, boxes, objects, crowd & False), status)
+    assert ignore_crowds(status, boxes, objects[:, :1], ~crowd[:, :1])[0, 6:].tolist() == [POSITIVE, NEGATIVE]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("pictures", "count"), [(0, 5), (2, 0), (0, 0)])
+def test_no_pictures_and_no_boxes(monkeypatch, padded, pictures, count):
+    if padded:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    objects, valid = torch.zeros(pictures, 32, 4), torch.zeros(pictures, 32, dtype=torch.bool)
+    boxes = torch.zeros(pictures, count, 4)
+    matched, status = match(objects, valid, boxes, high=0.7, low=0.3, best_of_each=True)
+    assert matched.shape == status.shape == (pictures, count)
+    status = ignore_crowds(status, boxes, objects, valid)
+    index, chosen = sample(status, torch.zeros(pictures, 2, dtype=torch.int64), "rpn", 4, 0.5)
+    assert index.shape == chosen.shape and index.shape[0] == pictures
+    assert decode(encode(boxes, boxes, (1.0, 1.0)), boxes, (1.0, 1.0)).shape == boxes.shape
+    assert clip_boxes(boxes, torch.zeros(pictures, 2, dtype=torch.int64)).shape == boxes.shape
+    assert all(part.shape[0] == pictures for part in trim_tail(torch.zeros(pictures, 7, dtype=torch.bool)))

@@ -76,3 +76,34 @@ def test_aligned_targets_of_an_objects_own_box_cover_it():
     aligned = mask_targets(*arguments, output_size=10, aligned=True)
     assert (aligned[:, 1:-1, 1:-1] == 1).all()
     assert torch.allclose(aligned, aligned.flip(1).flip(2))
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_targets_of_boxes_that_are_not_finite_or_without_area_and_of_none(monkeypatch, padded):
+    if padded:
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    nan, inf = float("nan"), float("inf")
+    awkward = torch.tensor(
+        [[nan, 0, 9, 9], [0, 0, inf, 9], [20, 20, 20, 20], [30, 30, 20, 20], [-1e30, -1e30, 1e30, 1e30]]
+    )
+    _, pixels, offsets, sizes, boxes = objects()
+    index = torch.zeros(len(awkward), dtype=torch.int64)
+    size = torch.tensor([90, 120])
+    for aligned in (False, True):
+        found = mask_targets(
+            pixels,
+            offsets[index],
+            sizes[index],
+            boxes[index],
+            awkward,
+            size.expand(len(awkward), 2),
+            output_size=7,
+            aligned=aligned,
+        )
+        assert (found[:2] == 0).all()
+        assert ((found >= 0) & (found <= 1 + 1e-6)).all()
+    none = index[:0]
+    empty = mask_targets(
+        pixels, offsets[none], sizes[none], boxes[none], boxes[none], size.expand(0, 2), output_size=7, aligned=True
+    )
+    assert empty.shape == (0, 7, 7)

@@ -14,6 +14,7 @@ import torch
 from test_nms import LIMITS, awkward, chain, crowded
 
 import tracesight.ops.nms as module
+from tracesight.ops.kernels.available import triton_works
 from tracesight.ops.kernels.nms_cpu import keep_sets
 from tracesight.ops.nms import nms
 
@@ -100,12 +101,12 @@ def test_kernels_compile_and_round_as_torchvision_does(monkeypatch, tmp_path, ca
 
 
 def test_without_triton_the_fixpoint_takes_over(monkeypatch):
-    module._triton_works.cache_clear()
+    triton_works.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not module._triton_works(torch.device("cuda:0"))
-    module._triton_works.cache_clear()
+        assert not triton_works(torch.device("cuda:0"), module._try_kernel)
+    triton_works.cache_clear()
 
 
 @needs_triton
@@ -115,11 +116,11 @@ def test_triton_that_cannot_build_is_reported(monkeypatch):
     def broken(*inputs):
         raise RuntimeError("no C compiler")
 
-    module._triton_works.cache_clear()
+    triton_works.cache_clear()
     monkeypatch.setattr(kernels, "keep_boxes", broken)
     with pytest.warns(UserWarning, match="no C compiler"):
-        assert not module._triton_works(torch.device("cpu"))
-    module._triton_works.cache_clear()
+        assert not triton_works(torch.device("cpu"), module._try_kernel)
+    triton_works.cache_clear()
 
 
 def on_gpu(inputs):

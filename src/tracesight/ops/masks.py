@@ -9,6 +9,8 @@ from tracesight.ops.trim import may_read
 
 # Samples a bin side on devices; a bin side longer than this many pixels is sampled, not averaged, there.
 MOST_SAMPLES = 8
+# And in eager mode on the CPU: against boxes without end.
+MOST_SAMPLES_READ = 1024
 
 
 def mask_targets(
@@ -29,14 +31,18 @@ def mask_targets(
     sizes (R, 2) height and width of each region's picture. Bilinear samples, one a pixel and bin side, are averaged,
     at most 8 elsewhere than in eager mode on the CPU.
     aligned: whether a pixel's value sits at its centre; without it, as in torchvision, targets lie half a pixel off.
+    A box that is not finite gives zeros.
     """
     with torch.no_grad():
-        bins = torch.ceil((boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6) / output_size).to(torch.int64)
+        finite = torch.isfinite(boxes).all(1)
+        boxes = boxes.masked_fill(~finite[:, None], 0.0)
+        zero = ~finite[:, None, None]
+        most = MOST_SAMPLES_READ if may_read(boxes) else MOST_SAMPLES
+        bins = torch.ceil((boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6) / output_size).clamp(max=most).to(torch.int64)
         if not may_read(boxes):
-            bins = bins.clamp(max=MOST_SAMPLES)
             return _sampled(
-                pixels, offsets, crop_sizes, crop_boxes, boxes, sizes, bins, MOST_SAMPLES, output_size, aligned
-            )
+                pixels, offsets, crop_sizes, crop_boxes, boxes, sizes, bins, most, output_size, aligned
+            ).masked_fill(zero, 0.0)
         out = boxes.new_empty(boxes.shape[0], output_size, output_size)
         longest = bins.amax(dim=1)
         for side in longest.unique().tolist():
@@ -55,7 +61,7 @@ def mask_targets(
                     output_size,
                     aligned,
                 )
-        return out
+        return out.masked_fill_(zero, 0.0)
 
 
 def _sampled(

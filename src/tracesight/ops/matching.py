@@ -23,10 +23,14 @@ def match(
 
     gt_boxes (N, M, 4), valid (N, M): objects; boxes (N, K, 4) or (1, K, 4) where all pictures share them.
     IoU of at least `high` is positive, under `low` negative, between them ignored; with `best_of_each` also the
-    boxes that overlap an object most, however little (but at all), are positive.
+    boxes that overlap an object most, however little (but at all), are positive. A box that is not finite is ignored,
+    an object that is not finite matches nothing.
     Returns matched (N, K) int64, the object's index (0 where there is none), and status (N, K) int8.
     """
     valid, gt_boxes = trim_tail(valid, gt_boxes)
+    finite, gt_finite = torch.isfinite(boxes).all(-1), torch.isfinite(gt_boxes).all(-1)
+    boxes, gt_boxes = boxes.masked_fill(~finite[..., None], 0.0), gt_boxes.masked_fill(~gt_finite[..., None], 0.0)
+    valid = valid & gt_finite
     best = torch.full((gt_boxes.shape[0], boxes.shape[1]), -1.0, device=boxes.device, dtype=boxes.dtype)
     matched = torch.zeros(best.shape, dtype=torch.int64, device=boxes.device)
     favourite = torch.zeros_like(best, dtype=torch.bool)
@@ -36,13 +40,13 @@ def match(
         value, index = iou.max(dim=1)
         better = value > best
         best, matched = torch.where(better, value, best), torch.where(better, index + start, matched)
-        if best_of_each:
+        if best_of_each and boxes.shape[1]:
             most = iou.amax(dim=2, keepdim=True)
             # Nothing overlapping is nobody's favourite; an equality at 0 would make every box positive.
             favourite |= (iou == most.masked_fill_(most <= 0, 2.0)).any(dim=1)
     status = torch.full_like(best, IGNORED, dtype=torch.int8)
     status = status.masked_fill(best < low, NEGATIVE).masked_fill((best >= high) | favourite, POSITIVE)
-    return matched, status
+    return matched, status.masked_fill(~finite, IGNORED)
 
 
 def ignore_crowds(status: Tensor, boxes: Tensor, gt_boxes: Tensor, crowd: Tensor) -> Tensor:

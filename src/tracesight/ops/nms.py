@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -13,6 +10,7 @@ from torch import Tensor
 from torch._higher_order_ops import while_loop
 
 from tracesight.ops.boxes import box_area
+from tracesight.ops.kernels.available import triton_works
 from tracesight.ops.kernels.nms_cpu import keep_sets
 from tracesight.ops.precision import full_precision
 from tracesight.ops.trim import may_read
@@ -67,7 +65,7 @@ def _keep(boxes: Tensor, group: Tensor, live: Tensor, iou: float) -> Tensor:
     limit = _exact(iou, boxes.dtype)
     if boxes.device.type == "cpu":
         return keep_sets(boxes, group, live, limit)
-    if boxes.device.type == "cuda" and _triton_works(boxes.device):
+    if boxes.device.type == "cuda" and triton_works(boxes.device, _try_kernel):
         from tracesight.ops.kernels.nms import keep_boxes
 
         return keep_boxes(boxes, group, live, limit)
@@ -79,20 +77,11 @@ def _(boxes: Tensor, group: Tensor, live: Tensor, iou: float) -> Tensor:
     return torch.empty_like(live)
 
 
-@functools.cache
-def _triton_works(device: torch.device) -> bool:
-    """Whether Triton is there and can build its kernels, for which it needs a C compiler. Says so where it cannot."""
-    if importlib.util.find_spec("triton") is None:
-        return False
-    try:
-        from tracesight.ops.kernels.nms import keep_boxes
+def _try_kernel(device: torch.device) -> None:
+    from tracesight.ops.kernels.nms import keep_boxes
 
-        one = torch.ones(1, 1, 4, device=device)
-        keep_boxes(one, one[..., 0].long(), one[..., 0].bool(), 0.5)
-    except Exception as error:
-        warnings.warn(f"NMS on {device} is slow: Triton cannot build its kernels ({error})", stacklevel=2)
-        return False
-    return True
+    one = torch.ones(1, 1, 4, device=device)
+    keep_boxes(one, one[..., 0].long(), one[..., 0].bool(), 0.5)
 
 
 def _fixpoint(boxes: Tensor, group: Tensor, live: Tensor, limit: float, loop: Callable) -> Tensor:
