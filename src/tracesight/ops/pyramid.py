@@ -68,10 +68,20 @@ def _joined(rows: list[Tensor]) -> Tensor:
     """Tensors (Ti, C) one after the other."""
     if len(rows) == 1:
         return rows[0]
-    learning = torch.is_grad_enabled() and any(part.requires_grad for part in rows)
-    if learning or not may_read(rows[0]):
-        return torch.cat(rows)
-    return torch.cat(rows, out=fresh(sum(part.shape[0] for part in rows), rows[0].shape[1], rows[0].dtype))
+    return _Join.apply(*rows) if may_read(rows[0]) else torch.cat(rows)
+
+
+class _Join(torch.autograd.Function):
+    """`torch.cat` into memory that is used again, since a table is many megabytes and lives for one step."""
+
+    @staticmethod
+    def forward(ctx, *rows: Tensor) -> Tensor:
+        ctx.counts = [part.shape[0] for part in rows]
+        return torch.cat(rows, out=fresh(sum(ctx.counts), rows[0].shape[1], rows[0].dtype))
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, ...]:
+        return grads[0].split(ctx.counts)
 
 
 def best_of_each_level(logits: Tensor, base: Tensor, count: Tensor, most: int, best: int) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,14 @@ most), B = R × P × P bins, E entries, a row and its weight each, T rows of the
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracesight.ops.memory import LEAST, fresh
 from tracesight.ops.pyramid import FeatureTable, region_levels
 from tracesight.ops.trim import may_read
 
@@ -177,7 +179,24 @@ def _weighted_rows(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor
     """Sums (B, C) of rows of `table` (T, C): those at index (E,) from one of the offsets (B,) to the next, weighted."""
     if torch.is_grad_enabled() and table.requires_grad:
         return _WeightedRows.apply(table, index, offsets, weight)
-    return F.embedding_bag(index, table, offsets, per_sample_weights=weight, mode="sum")
+    return _sums(table, index, offsets, weight)
+
+
+def _sums(table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
+    """An embedding bag; a large one on the CPU in parts, into memory that is used again."""
+    bags, channels = offsets.shape[0], table.shape[1]
+    bytes_a_bag = channels * table.element_size()
+    if not may_read(table) or bags * bytes_a_bag <= LEAST:
+        return F.embedding_bag(index, table, offsets, per_sample_weights=weight, mode="sum")
+    sums = fresh(bags, channels, table.dtype)
+    step = max(1, LEAST // 2 // bytes_a_bag)
+    cuts = [*offsets[::step].tolist(), index.shape[0]]
+    for bag, (start, end) in zip(range(0, bags, step), pairwise(cuts)):
+        part = slice(bag, bag + step)
+        sums[part] = F.embedding_bag(
+            index[start:end], table, offsets[part] - start, per_sample_weights=weight[start:end], mode="sum"
+        )
+    return sums
 
 
 class _WeightedRows(torch.autograd.Function):
@@ -190,7 +209,7 @@ class _WeightedRows(torch.autograd.Function):
     def forward(ctx, table: Tensor, index: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(index, offsets, weight)
         ctx.rows = table.shape[0]
-        return F.embedding_bag(index, table, offsets, per_sample_weights=weight, mode="sum")
+        return _sums(table, index, offsets, weight)
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -200,6 +219,4 @@ class _WeightedRows(torch.autograd.Function):
         bag = torch.searchsorted(offsets, order.to(torch.int32), right=True, out_int32=True) - 1
         starts = torch.arange(ctx.rows, device=row.device, dtype=torch.int32)
         offsets = torch.searchsorted(row, starts, out_int32=True)
-        grad = grads[0].contiguous()
-        gradient = F.embedding_bag(bag, grad, offsets, per_sample_weights=weight[order], mode="sum")
-        return gradient, None, None, None
+        return _sums(grads[0].contiguous(), bag, offsets, weight[order]), None, None, None
