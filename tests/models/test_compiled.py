@@ -81,23 +81,31 @@ def test_exported_equals_eager_where_nothing_is_found(exported):
     assert not expected.valid.any()
 
 
+def learned(model, call, batch, targets):
+    """Losses that `call`, the model or what was made of it, gives in training, and the gradients of the parameters."""
+    model.train().zero_grad()
+    losses = call(batch, targets)
+    torch.stack(list(losses.values())).sum().backward()
+    return losses, {name: value.grad for name, value in model.named_parameters()}
+
+
+def near(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=1e-5), name
+
+
 @pytest.mark.parametrize("objects", [0, 3, 32])
 def test_padded_equals_trimmed(monkeypatch, objects):
     model = detector()
     batch, targets = batch_of(objects)
-    trimmed = model(batch, targets)
-    torch.stack(list(trimmed.values())).sum().backward()
-    gradients = {name: value.grad for name, value in model.named_parameters()}
+    losses, gradients = learned(model, model, batch, targets)
     with torch.inference_mode():
         detections = model.eval()(batch)
-    model.train().zero_grad()
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
-    padded = model(batch, targets)
-    torch.stack(list(padded.values())).sum().backward()
-    for name, loss in trimmed.items():
-        assert torch.allclose(padded[name], loss, atol=1e-5), name
-    for name, value in model.named_parameters():
-        assert torch.allclose(value.grad, gradients[name], atol=1e-5), name
+    padded_losses, padded_gradients = learned(model, model, batch, targets)
+    near(padded_losses, losses)
+    near(padded_gradients, gradients)
     with torch.inference_mode():
         equal(model.eval()(batch), detections)
 
@@ -105,18 +113,12 @@ def test_padded_equals_trimmed(monkeypatch, objects):
 def compiles_and_equals(backend):
     model = detector()
     batch, targets = batch_of(3)
-    expected = model(batch, targets)
-    torch.stack(list(expected.values())).sum().backward()
-    gradients = {name: value.grad for name, value in model.named_parameters()}
-    model.zero_grad()
+    expected_losses, expected_gradients = learned(model, model, batch, targets)
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend=backend)
-    found = compiled(batch, targets)
-    torch.stack(list(found.values())).sum().backward()
-    for name, loss in expected.items():
-        assert torch.allclose(found[name], loss, atol=1e-5), name
-    for name, value in model.named_parameters():
-        assert torch.allclose(value.grad, gradients[name], atol=1e-5), name
+    losses, gradients = learned(model, compiled, batch, targets)
+    near(losses, expected_losses)
+    near(gradients, expected_gradients)
     model.eval()
     with torch.no_grad():
         equal(compiled(batch), model(batch))
