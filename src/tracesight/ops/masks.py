@@ -10,7 +10,7 @@ from tracesight.ops.trim import may_read
 # Samples a bin side on devices; a bin side longer than this many pixels is sampled, not averaged, there.
 MOST_SAMPLES = 8
 # And in eager mode on the CPU: against boxes without end.
-MOST_SAMPLES_READ = 1024
+MOST_SAMPLES_READ = 128
 
 
 def mask_targets(
