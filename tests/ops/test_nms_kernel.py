@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_nms import LIMITS, awkward, chain, crowded
+from triton_interpreter import interpreter_works
 
 import tracesight.ops.nms as module
 from tracesight.ops.kernels.available import triton_works
@@ -56,6 +57,8 @@ def cases():
 
 @needs_triton
 def test_interpreted_kernels_keep_what_the_cpu_keeps(tmp_path):
+    if not interpreter_works():
+        pytest.skip("Triton's interpreter does not run here: numpy is too new for it")
     some = cases()
     torch.save(some, tmp_path / "cases")
     where = os.pathsep.join([str(Path(module.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])

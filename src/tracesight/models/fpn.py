@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,8 +35,16 @@ class FeaturePyramid(nn.Module):
             lateral = self.inner_blocks[level](stages[level])
             top = lateral + F.interpolate(top, size=lateral.shape[-2:], mode="nearest")
             pyramid.insert(0, self.layer_blocks[level](top))
-        # P6 is P5 with every second cell: a stride, not an average.
-        return [*pyramid, F.max_pool2d(pyramid[-1], 1, stride=2)]
+        return [*pyramid, _every_second(pyramid[-1])]
+
+
+def _every_second(x: Tensor) -> Tensor:
+    """P6 of P5: every second cell, not an average.
+
+    By indices: of a pooling, or a slice with steps, torch before 2.15 notes in an export whether the sides were odd.
+    """
+    rows, columns = (torch.arange(0, side, 2, device=x.device) for side in x.shape[2:])
+    return x.index_select(2, rows).index_select(3, columns).contiguous(memory_format=torch.channels_last)
 
 
 class PyramidBackbone(nn.Module):

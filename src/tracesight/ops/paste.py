@@ -23,8 +23,8 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# Where torch's CPU kernels multiply and add with one rounding: on x86 with AVX2. Other machines may differ from what is
-# computed here where a value lies within 1e-6 of 0.5.
+# Where torch's CPU kernels multiply and add with one rounding: on x86 with AVX2, as torch 2.15 does. Other machines and
+# versions may differ from what is computed here where a value lies within 1e-6 of 0.5.
 _FUSED = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 # torch resizes to at most this height + width with another kernel, which rounds differently.
 _SMALL = 128

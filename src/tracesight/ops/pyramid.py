@@ -88,9 +88,9 @@ def best_of_each_level(logits: Tensor, base: Tensor, count: Tensor, most: int, b
     """The `best` largest logits of each level (N, L, best), largest first, and their indices into logits (N, A).
 
     base and count (L,): where each level begins among the A, and how many it has; most: the largest count. All levels
-    are read at that size, or at `best` where that is more: what a level lacks has the logit -inf and some index.
+    are read at that size and `best` more: what a level lacks has the logit -inf and some index.
     """
-    place = torch.arange(torch.sym_max(most, best), device=logits.device)
+    place = torch.arange(most + best, device=logits.device)
     index = (base[:, None] + place).clamp(max=logits.shape[1] - 1)
     padded = logits[:, index].masked_fill(place >= count[:, None], -torch.inf)
     score, local = padded.topk(best, dim=2)
