@@ -39,7 +39,7 @@ class OnTensors(nn.Module):
         return tuple(self.model(Batch(images, sizes, torch.zeros_like(sizes))))
 
 
-def equal(found, expected):
+def assert_equal(found, expected):
     for name, left, right in zip(expected._fields, found, expected, strict=True):
         assert left.shape == right.shape and left.dtype == right.dtype, name
         assert torch.allclose(left.double(), right.double(), atol=1e-5), name
@@ -66,7 +66,7 @@ def test_exported_equals_eager_at_any_shape(exported, shape):
     batch = pictures(*shape)
     with torch.inference_mode():
         expected = model(batch)
-        equal(program(*batch[:2]), expected)
+        assert_equal(program(*batch[:2]), expected)
     assert expected.valid.any()
 
 
@@ -77,7 +77,7 @@ def test_exported_equals_eager_where_nothing_is_found(exported):
     batch = batch._replace(sizes=torch.zeros_like(batch.sizes))
     with torch.inference_mode():
         expected = model(batch)
-        equal(program(*batch[:2]), expected)
+        assert_equal(program(*batch[:2]), expected)
     assert not expected.valid.any()
 
 
@@ -89,7 +89,7 @@ def learned(model, call, batch, targets):
     return losses, {name: value.grad for name, value in model.named_parameters()}
 
 
-def near(found, expected):
+def assert_near(found, expected):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert torch.allclose(found[name], value, atol=1e-5), name
@@ -104,28 +104,28 @@ def test_padded_equals_trimmed(monkeypatch, objects):
         detections = model.eval()(batch)
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
     padded_losses, padded_gradients = learned(model, model, batch, targets)
-    near(padded_losses, losses)
-    near(padded_gradients, gradients)
+    assert_near(padded_losses, losses)
+    assert_near(padded_gradients, gradients)
     with torch.inference_mode():
-        equal(model.eval()(batch), detections)
+        assert_equal(model.eval()(batch), detections)
 
 
-def compiles_and_equals(backend):
+def assert_compiles_and_equals(backend):
     model = detector()
     batch, targets = batch_of(3)
     expected_losses, expected_gradients = learned(model, model, batch, targets)
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     losses, gradients = learned(model, compiled, batch, targets)
-    near(losses, expected_losses)
-    near(gradients, expected_gradients)
+    assert_near(losses, expected_losses)
+    assert_near(gradients, expected_gradients)
     model.eval()
     with torch.no_grad():
-        equal(compiled(batch), model(batch))
+        assert_equal(compiled(batch), model(batch))
 
 
 def test_training_and_prediction_are_one_graph():
-    compiles_and_equals("aot_eager")
+    assert_compiles_and_equals("aot_eager")
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_training_and_prediction_compile():
         cpp_builder.get_cpp_compiler()
     except Exception as error:
         pytest.skip(f"torch.compile needs a C++ compiler on the CPU: {error}")
-    compiles_and_equals("inductor")
+    assert_compiles_and_equals("inductor")
 
 
 def test_no_pictures():
