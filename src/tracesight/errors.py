@@ -1,4 +1,4 @@
-"""The two ways in which a command can fail through no fault of the program."""
+"""The ways in which a command can end without having done what was asked, through no fault of the program."""
 
 from __future__ import annotations
 
@@ -9,3 +9,18 @@ class UserError(Exception):
 
 class PartialFailure(Exception):
     """Part of the work failed and the rest was done: one line that says which (exit status 1)."""
+
+
+class NotFiniteError(PartialFailure):
+    """A loss or gradient that is not a number: going on from where it happened would only repeat it."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to end (exit status 128 + its number).
+
+    Like KeyboardInterrupt it is no `Exception`: nothing that handles errors on the way shall swallow it.
+    """
+
+    def __init__(self, number: int, message: str = "interrupted") -> None:
+        super().__init__(message)
+        self.number = number

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tracesight.data.formats.coco import read_coco
+from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 
@@ -117,6 +120,10 @@ def image(position: int = 0, **change: Any) -> Callable[[dict[str, Any]], None]:
         (image(0, file_name="../a.png"), "../a.png (id 5) lies outside"),
         (image(0, file_name="/etc/a.png"), "/etc/a.png (id 5) lies outside"),
         (image(0, file_name="none.png"), "none.png is in none of"),
+        (image(1, neg_category_ids=[0, 3]), "picture b.png (id 0): neg_category_ids: there is no category with id 3"),
+        (image(0, neg_category_ids=7), "picture sub/a.png (id 5): neg_category_ids must be a list of category ids"),
+        (image(0, not_exhaustive_category_ids=["0"]), "not_exhaustive_category_ids: there is no category with id '0'"),
+        (image(0, file_name=None, coco_url="http://x/a/../b.png/../../c.png"), "../c.png (id 5) lies outside"),
         (annotation(1, id=0), "annotation id 0 occurs twice"),
         (annotation(1, id=None), "annotation number 2 has no id"),
         (annotation(0, image_id=6), "annotation 0: there is no picture with id 6"),
@@ -158,3 +165,46 @@ def test_what_is_not_coco_at_all(tmp_path: Path, content: str) -> None:
         read_coco(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_lvis_says_of_a_picture_is_kept(tmp_path: Path) -> None:
+    data = coco()
+    plain = read_coco(write(tmp_path, data))
+    assert [(record.absent, record.not_exhaustive) for record in plain] == [(None, ()), (None, ())]
+    data["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[0, -7])
+    data["images"][1].update(neg_category_ids=[10**12, -7, -7])
+    first, second = read_coco(write(tmp_path, data))
+    assert (first.absent, first.not_exhaustive) == ((), (-7, 0))
+    assert (second.absent, second.not_exhaustive) == ((-7, 10**12), ())
+
+
+def test_the_digest_knows_what_is_absent_only_where_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    record = Record(5, tmp_path / "a.png", 30, 20, (Annotation(0, 7, (1.0, 2.0, 3.0, 4.0)),))
+    told = [replace(record, absent=()), replace(record, absent=(8,)), replace(record, not_exhaustive=(7,)),
+            replace(record, not_exhaustive=(8,)), replace(record, absent=(8,), not_exhaustive=(7,))]  # fmt: skip
+    digests = [Dataset.of([r], {7: "nut", 8: "bolt"}).digest for r in (record, *told)]
+    # As it was before records could say so: digests in the records of older trainings stay comparable.
+    assert digests[0] == "ec3a867077848e63fff6991baaa2320000956e878329f30b44e6fa22d7de687d"
+    assert len(set(digests)) == 6
+
+
+def test_records_packed_before_they_could_say_what_is_absent_are_read() -> None:
+    record = Record(5, Path("a.png"), 30, 20)
+    for name in ("absent", "not_exhaustive"):
+        del record.__dict__[name]
+    read = pickle.loads(pickle.dumps(record))
+    assert "absent" not in read.__dict__
+    assert (read.absent, read.not_exhaustive, read.id) == (None, (), 5)
+
+
+def test_pictures_without_a_file_name_are_named_by_their_address(tmp_path: Path) -> None:
+    data = coco()
+    for image, name in zip(data["images"], ("sub/a.png", "val2017/b.png")):
+        del image["file_name"]
+        image["coco_url"] = f"http://images.cocodataset.org/{name}"
+    dataset = read_coco(write(tmp_path, data))
+    root = tmp_path / "images"
+    assert [record.path for record in dataset] == [root / "sub/a.png", root / "val2017/b.png"]
+    data["images"][0]["file_name"] = "b.png"
+    assert read_coco(write(tmp_path, data))[0].path == root / "b.png"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -19,8 +21,10 @@ from tracesight.data.batch import Loaded
 from tracesight.data.formats import read_splits
 from tracesight.data.loader import training_batches, validation_batches
 from tracesight.data.record import Annotation, Dataset, Record
-from tracesight.data.transforms import eval_transform, train_transform
-from tracesight.errors import UserError
+from tracesight.data.sample import Sample
+from tracesight.data.sampling import epoch_length, weighted_order
+from tracesight.data.transforms import Transform, eval_transform, train_transform
+from tracesight.errors import PartialFailure, UserError
 from tracesight.scene.mask import Mask
 
 SIZES = [(40, 50), (64, 64), (33, 70), (90, 41), (55, 55), (48, 61), (70, 70)]
@@ -57,6 +61,104 @@ def test_workers_and_restarts_change_no_bit(dataset: Dataset) -> None:
     assert same(alone[4:], list(batches(start_step=4, steps=5)))
     assert same(alone[7:], list(batches(start_step=7, steps=2, workers=2)))
     assert not same(alone, list(training_batches(dataset, batch_size=3, seed=6, steps=9, transform=AUGMENT)))
+
+
+def pictures_of(loaded: Loaded) -> list[tuple[object, ...]]:
+    """What each picture of a batch holds, without padding, as plain values."""
+    batch, targets = loaded.batch, loaded.targets
+    assert targets is not None
+    held = []
+    for i, index in enumerate(loaded.indices):
+        h, w = batch.sizes[i].tolist()
+        n = int((targets.labels[i] > 0).sum())
+        crops = []
+        for start, (rows, columns) in zip(targets.mask_offsets[i, :n].tolist(), targets.mask_sizes[i, :n].tolist()):
+            crops.append(targets.mask_pixels[start : start + rows * columns].tolist())
+        rows = [tensor[i, :n].tolist() for tensor in (*targets[:5], targets.mask_sizes)]
+        pixels = batch.images[i, :, :h, :w].numpy().tobytes()
+        held.append((index, loaded.original_sizes[i], batch.keys[i].tolist(), h, w, pixels, rows, crops))
+    return held
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_parts_of_all_ranks_are_the_batch_of_one_process(dataset: Dataset, ranks: int, weighted: bool) -> None:
+    weights = np.array([1, 2.5, 1, 0, 1, 4, 1]) if weighted else None
+    batches = partial(training_batches, dataset, batch_size=6, seed=5, steps=4, transform=AUGMENT, weights=weights)
+    alone = [pictures_of(loaded) for loaded in batches()]
+    parts = [list(batches(rank=rank, ranks=ranks, workers=rank)) for rank in range(ranks)]
+    assert all(len(loaded.indices) == 6 // ranks for part in parts for loaded in part)
+    assert [[picture for loaded in step for picture in pictures_of(loaded)] for step in zip(*parts)] == alone
+
+
+def test_ranks_that_cannot_share_a_batch_are_told_what_they_can(dataset: Dataset) -> None:
+    with pytest.raises(UserError, match=r"batch_size=10 .* 4 processes: use batch_size=12$"):
+        training_batches(dataset, batch_size=10, seed=0, steps=1, transform=AUGMENT, ranks=4)
+
+
+def test_weights_say_how_often_a_picture_is_shown_per_epoch(dataset: Dataset) -> None:
+    weights = np.array([1, 2.5, 1, 0, 1, 4, 1])
+    length = epoch_length(len(dataset), weights)
+    batches = partial(training_batches, dataset, batch_size=3, seed=2, transform=AUGMENT, weights=weights)
+    shown = [index for loaded in batches(steps=4 * length // 3) for index in loaded.indices]
+    epochs = [shown[i : i + length] for i in range(0, len(shown) - length + 1, length)]
+    assert len(epochs) >= 3
+    for epoch, indices in enumerate(epochs):
+        assert indices == weighted_order(2, epoch, weights).tolist()
+        assert np.all(np.abs(np.bincount(indices, minlength=7) - weights * length / weights.sum()) < 1)
+    assert same(list(batches(steps=9))[5:], list(batches(start_step=5, steps=4, workers=2)))
+    with pytest.raises(ValueError, match="7 pictures"):
+        training_batches(dataset, batch_size=3, seed=2, steps=1, transform=AUGMENT, weights=weights[1:])
+
+
+def deadly(sample: Sample, rng: np.random.Generator, transform: Transform) -> Sample:
+    if sample.size == (90, 41):  # picture 3
+        os.kill(os.getpid(), signal.SIGKILL)
+    return transform(sample, rng)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_killed_workers_change_no_bit_and_are_told_of(dataset: Dataset) -> None:
+    batches, said = partial(training_batches, dataset, batch_size=3, seed=5, transform=AUGMENT), []
+    alone = list(batches(steps=12))
+    source = batches(steps=9, start_step=3, workers=2, say=said.append)
+    loaded = [next(source) for _ in range(2)]
+    victim = multiprocessing.active_children()[0].pid
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    assert same(alone[3:], loaded + list(source))
+    assert len(said) == 1
+    assert "SIGKILL" in said[0] and said[0].startswith(("step 5: ", "step 6: "))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_picture_that_kills_workers_is_named(dataset: Dataset) -> None:
+    transform = partial(deadly, transform=AUGMENT)
+    with (
+        pytest.warns(RuntimeWarning, match=r"^validation batch 1: a worker was killed"),
+        pytest.raises(PartialFailure, match=r"^validation batch 1: .*picture2\.png, \S*picture3\.png; .*workers=0"),
+    ):
+        list(validation_batches(dataset, batch_size=2, transform=transform, workers=2))
+
+
+def test_leaving_early_leaves_no_worker_behind(dataset: Dataset) -> None:
+    source = training_batches(dataset, batch_size=3, seed=5, steps=99, transform=AUGMENT, workers=2)
+    next(source)
+    assert len(multiprocessing.active_children()) == 2
+    source.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("method", [name for name in multiprocessing.get_all_start_methods() if name != "fork"])
+def test_the_start_method_changes_no_bit(dataset: Dataset, method: str) -> None:
+    before = multiprocessing.get_start_method()
+    batches = partial(training_batches, dataset, batch_size=3, seed=5, steps=5, transform=AUGMENT)
+    alone = list(batches())
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        assert same(alone, list(batches(workers=2)))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def test_every_epoch_shows_every_picture_once_in_another_order(dataset: Dataset) -> None:
@@ -108,7 +210,7 @@ def test_a_mask_that_does_not_fit_names_its_picture(tmp_path: Path) -> None:
 
 
 def test_the_room_is_imported_without_torch() -> None:
-    modules = ("batch", "checks", "formats", "loader", "pictures", "record", "sample", "split", "transforms")
+    modules = ("batch", "checks", "formats", "loader", "pictures", "record", "sample", "split", "transforms", "workers")
     code = "import sys\n" + "".join(f"import tracesight.data.{module}\n" for module in modules)
     code += "print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -120,6 +222,7 @@ WORKER_MEMORY = """
 import json, os, sys
 from pathlib import Path
 from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.sample import Sample
 
 def private_kib():
     fields = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines())

@@ -12,7 +12,10 @@ import tracesight as ts
 from tracesight.data.trays import make_trays
 from tracesight.errors import PartialFailure, UserError
 from tracesight.recipes import detect
+from tracesight.cli import _status as main_status
 from tracesight.training.history import read_history
+from tracesight.training.replay import replay
+from tracesight.training.steps import update
 
 
 def run(config, data, out, **options):
@@ -23,14 +26,14 @@ def run(config, data, out, **options):
 
 def die_at(monkeypatch, step: int) -> None:
     """The process ends in the middle of step `step`, as by kill -9."""
-    whole = detect.LossWatch.__call__
+    whole = detect.LossWatch.close
 
-    def watched(self, at, loaded, losses):
-        if at == step:
+    def watched(self, norm):
+        if self._run.step == step:
             raise KeyboardInterrupt
-        whole(self, at, loaded, losses)
+        whole(self, norm)
 
-    monkeypatch.setattr(detect.LossWatch, "__call__", watched)
+    monkeypatch.setattr(detect.LossWatch, "close", watched)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -125,10 +128,37 @@ def test_a_loss_that_is_not_finite_stops_the_run(trays, tiny, tmp_path, monkeypa
     with pytest.raises(PartialFailure) as caught:
         run(tiny, trays, tmp_path / "run")
     message = str(caught.value)
-    assert message.startswith("step 0: loss_classifier is nan on ") and message.count(".png") == 2
-    held = torch.load(tmp_path / "run" / "bad-batch-00000000.pt", weights_only=True)
-    assert held["batch"]["images"].shape[0] == 2 and math.isnan(held["losses"]["loss_classifier"])
-    assert not (tmp_path / "run" / "last").exists()
+    assert message.startswith("step 0: loss_classifier is nan: weight roi_heads.box_predictor.cls_score.bias holds ")
+    assert message.count(".png") == 2
+    saved = tmp_path / "run" / "bad-batch-00000000.pt"
+    assert f"tracesight train --replay {saved}" in message
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    again = replay(saved, device="cpu", say=lambda line: None)
+    assert again.reproduced and math.isnan(again.now["loss_classifier"]) and len(again.pictures) == 2
+    assert [main_status(["train", "--replay", str(saved)]), main_status(["train", "--replay", str(tmp_path)])] == [0, 2]
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(trays, tiny, tmp_path, monkeypatch):
+    """A loss may be finite and its gradient not: the update is left out, and nothing of it is saved."""
+    real, held = detect.build_detector, {}
+
+    def steep(*args, **options):
+        model = held["model"] = real(*args, **options)
+        model.roi_heads.box_predictor.cls_score.bias.register_hook(
+            lambda gradient: gradient * (math.inf if held.setdefault("step", 0) == 2 else 1)
+        )
+        return model
+
+    def counted(run, *args, **options):
+        held["step"], held["before"] = run.step, run.model.roi_heads.box_predictor.cls_score.bias.detach().clone()
+        return update(run, *args, **options)
+
+    monkeypatch.setattr(detect, "build_detector", steep)
+    monkeypatch.setattr(detect, "update", counted)
+    with pytest.raises(PartialFailure, match="step 2: the gradient's norm is (nan|inf)"):
+        run(tiny.model_copy(update={"ema": 0.0}), trays, tmp_path / "run")
+    assert torch.equal(held["model"].roi_heads.box_predictor.cls_score.bias, held["before"])
+    assert [path.name[:13] for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_frozen_norms_need_a_bundle(trays, tiny, tmp_path, whole):

@@ -1,11 +1,12 @@
 """The command `tracesight`: a command parses, calls one function, prints. Exit statuses are decided here alone.
 
 0: it did what was asked. 1: part of the work failed, and the message says which. 2: something the user got wrong, in
-one line. 130: interrupted.
+one line. 130, 143: ended by Ctrl-C, SIGTERM, after saving what could be saved.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from tracesight.cli import demo, evaluate, models, predict, train, weights
-from tracesight.errors import PartialFailure, UserError
+from tracesight.errors import Interrupted, PartialFailure, UserError
 
 app = typer.Typer(
     name="tracesight",
@@ -62,7 +63,10 @@ def _status(arguments: list[str]) -> int:
     except UserError as error:
         return _complain(str(error), 2)
     except PartialFailure as error:
-        return _complain(str(error), 1)
+        # Where several processes train together, one of them has said it for all.
+        return 1 if getattr(error, "silent", False) else _complain(str(error), 1)
+    except Interrupted as error:
+        return 128 + error.number if _rank() else _complain(str(error), 128 + error.number)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
@@ -76,8 +80,15 @@ def _status(arguments: list[str]) -> int:
         return _complain(f"{describe()} (see `tracesight {_command(arguments)}--help`)", 2)
 
 
+def _rank() -> str:
+    """The number of this process among those that torchrun started; nothing for the first and for one alone."""
+    rank = os.environ.get("RANK", "0")
+    return "" if rank == "0" else rank
+
+
 def _complain(message: str, status: int) -> int:
-    typer.echo("error: " + " ".join(message.split("\n")).strip(), err=True)
+    who = f"rank {_rank()}: " if _rank() else ""
+    typer.echo("error: " + who + " ".join(message.split("\n")).strip(), err=True)
     return status
 
 

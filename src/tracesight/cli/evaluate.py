@@ -23,12 +23,16 @@ def evaluate(
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Score a bundle on labelled pictures: COCO's figures for boxes and masks, overall and by class."""
+    """Score a bundle on labelled pictures: COCO's figures for boxes and masks, overall and by class.
+
+    Where the bundle says in how many training pictures each class was, also for rare, common and frequent classes.
+    """
     import json
 
     from tracesight import evaluation, predict
     from tracesight.bundle import load
     from tracesight.cli.show import note, print_json, progress
+    from tracesight.lineage.record import pictures_of_category
     from tracesight.scene.values import write_whole
     from tracesight.training.precision import choose_device
 
@@ -43,7 +47,13 @@ def evaluate(
             progress=lambda _: advance(),
         )
     kinds = ("bbox", "segm") if model.task == "segment" else ("bbox",)
-    metrics = evaluation.evaluate(results, dataset, max_objects=model.max_objects, kinds=kinds)
+    metrics = evaluation.evaluate(
+        results,
+        dataset,
+        max_objects=model.max_objects,
+        kinds=kinds,
+        train_pictures=pictures_of_category(model.lineage),
+    )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "results.coco.json", json.dumps(results))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,24 +11,31 @@ import typer
 
 def train(
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="DATA [KEY=VALUE]...",
             help="A folder with train and val, a COCO file, or train=… val=…; then keys of the recipe: lr=0.01.",
         ),
-    ],
-    task: Annotated[str, typer.Option(help="detect (boxes) or segment (boxes and masks).")],
-    out: Annotated[Path, typer.Option(help="Folder that receives bundles, figures and the report.")],
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="detect (boxes) or segment (boxes and masks).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder that receives bundles, figures and the report.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with keys of the recipe.")] = None,
     preset: Annotated[str | None, typer.Option(help="A packaged set of keys, such as cpu or gpu.")] = None,
     init: Annotated[Path | None, typer.Option(help="Bundle whose weights the training begins from.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Instead: run a saved bad batch through its network again.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Train a detector or instance segmenter on labelled pictures.
 
-    Keys given as key=value win over those of --config, which win over those of --preset.
+    Keys given as key=value win over those of --config, which win over those of --preset. Under torchrun the run is
+    spread over its processes: torchrun --nproc-per-node 2 -m tracesight train …
     """
+    if replay is not None:
+        _replay(replay)
+        return
     from tracesight import evaluation
     from tracesight.cli.show import print_json
     from tracesight.errors import UserError
@@ -35,16 +43,30 @@ def train(
     from tracesight.training.config import resolve
 
     if task not in ("detect", "segment"):
-        raise UserError(f"--task {task}: use detect or segment")
-    place, keys = split_arguments(data)
+        raise UserError("--task is missing: detect or segment" if task is None else f"--task {task}: detect or segment")
+    if out is None:
+        raise UserError("--out is missing: the folder that receives bundles, figures and the report")
+    place, keys = split_arguments(data or [])
     resolved = detect.for_task(resolve(detect.Config, preset, config, keys), task)
     metrics = detect.train(resolved, place, out, init=init, resume=resume)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first rank tells
     if as_json:
         print_json(metrics)
     else:
         if "bbox" in metrics:
             typer.echo(evaluation.table(metrics))
         typer.echo(f"report: {out / 'report.html'}\nnext:   tracesight predict {out / 'best'} PICTURES --out DIR")
+
+
+def _replay(path: Path) -> None:
+    from tracesight.errors import PartialFailure
+    from tracesight.training.replay import describe_replay, replay
+
+    replayed = replay(path)
+    typer.echo(describe_replay(replayed))
+    if not replayed.reproduced:
+        raise PartialFailure(f"{path}: the losses are not those of the run: other versions, device or threads")
 
 
 def split_arguments(arguments: list[str]) -> tuple[str | dict[str, str], list[str]]:

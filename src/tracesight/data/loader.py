@@ -1,14 +1,16 @@
-"""Batches out of a dataset, the same whatever the number of workers and wherever a run is taken up again.
+"""Batches out of a dataset, the same whatever the number of workers or ranks and wherever a run is taken up again.
 
-Draw d = step × batch_size + position decides everything about a picture: which one it is (position d mod n of the order
-that epoch d // n was shuffled into) and every random number of its transform.
+Draw d = step × batch_size + position decides everything about a picture: which one it is (position d mod L of the order
+that epoch d // L was shuffled into, L draws being an epoch) and every random number of its transform.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -16,10 +18,10 @@ from tracesight.data.batch import Loaded, collate
 from tracesight.data.random import generator, order
 from tracesight.data.record import Dataset
 from tracesight.data.sample import load_sample
+from tracesight.data.sampling import epoch_length, weighted_order
 from tracesight.data.transforms import Transform
+from tracesight.data.workers import in_workers
 from tracesight.errors import UserError
-
-_order = lru_cache(maxsize=2)(order)  # a batch lies in two epochs at most, unless the dataset is smaller than it
 
 
 def training_batches(
@@ -32,51 +34,107 @@ def training_batches(
     transform: Transform,
     workers: int = 0,
     with_masks: bool = True,
-) -> Iterator[Loaded]:
+    weights: np.ndarray | None = None,
+    rank: int = 0,
+    ranks: int = 1,
+    say: Callable[[str], None] | None = None,
+) -> Generator[Loaded, None, None]:
     """`steps` batches of shuffled pictures, the first of them that of step `start_step`, epoch after epoch.
 
-    Bit for bit the same for any `workers`, and for a run taken up at any step. keys: (seed, draw). Raises UserError
-    that names a picture which cannot be read, or an annotation's mask that does not fit it.
+    Bit for bit the same for any `workers`, and for a run taken up at any step. keys: (seed, draw). A worker that dies
+    is started again and changes nothing; workers pass over Ctrl-C and SIGTERM, and end when the generator is closed or
+    this process is gone.
+
+    Args:
+        batch_size: of the whole step, over all ranks.
+        weights: (n,) how often each picture is drawn per epoch, on average, as `sampling.picture_weights` gives them;
+            None: once.
+        rank, ranks: this is the part of rank `rank` (from 0) of `ranks`: positions [rank × batch_size / ranks,
+            (rank + 1) × batch_size / ranks) of each batch. The parts in order are the batch, except for padding.
+        say: told in one line about a worker that was started again; None: a RuntimeWarning.
+
+    Raises:
+        UserError: at once if ranks cannot share batch_size evenly; while iterating if a picture cannot be read, or an
+            annotation's mask does not fit it, naming it.
+        PartialFailure: workers died twice at the same step, whose number and pictures it names.
     """
-    job = _Job(dataset, batch_size, transform, with_masks, seed)
-    return _run(job, range(start_step, start_step + steps), workers)
+    if batch_size % ranks:
+        raise UserError(
+            f"batch_size={batch_size} cannot be shared evenly by {ranks} processes: "
+            f"use batch_size={-(-batch_size // ranks) * ranks}"
+        )
+    if weights is not None and weights.shape != (len(dataset),):
+        raise ValueError(f"weights of shape {weights.shape} for {len(dataset)} pictures")
+    part = batch_size // ranks
+    job = _Job(dataset, batch_size, transform, with_masks, seed, weights, range(rank * part, (rank + 1) * part))
+    return _run(job, range(start_step, start_step + steps), workers, say)
 
 
 def validation_batches(
-    dataset: Dataset, *, batch_size: int, transform: Transform, workers: int = 0, with_masks: bool = True
-) -> Iterator[Loaded]:
-    """Every picture once, in the dataset's order; the last batch may be smaller. keys: (0, index)."""
-    job = _Job(dataset, batch_size, transform, with_masks, None)
-    return _run(job, range(-(-len(dataset) // batch_size)), workers)
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    transform: Transform,
+    workers: int = 0,
+    with_masks: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Generator[Loaded, None, None]:
+    """Every picture once, in the dataset's order; the last batch may be smaller. keys: (0, index).
+
+    Workers, say and errors are those of `training_batches`.
+    """
+    job = _Job(dataset, batch_size, transform, with_masks, None, None, range(batch_size))
+    return _run(job, range(-(-len(dataset) // batch_size)), workers, say)
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """What a worker needs to make any batch: `[step]` makes one. seed: None goes through the dataset in order."""
+    """What a worker needs to make any batch: calling it with a step makes one.
+
+    seed: None goes through the dataset in order. part: the positions in the batch that are wanted.
+    """
 
     dataset: Dataset
     batch_size: int
     transform: Transform
     with_masks: bool
     seed: int | None
+    weights: np.ndarray | None
+    part: range
+    orders: dict[int, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def labels(self) -> dict[int, int]:
         return self.dataset.labels
 
-    def __getitem__(self, step: int) -> Loaded | str:
-        """The batch, or the one line that says why there is none: torch would bury an exception in a traceback."""
-        draws = range(step * self.batch_size, (step + 1) * self.batch_size)
+    def __call__(self, step: int) -> Loaded | str:
+        """The batch, or the one line that says why there is none."""
         try:
-            if self.seed is None:
-                return self._make(0, [(d, d) for d in draws if d < len(self.dataset)])
-            return self._make(self.seed, [(d, self._index(self.seed, d)) for d in draws])
+            return self._make(self.seed or 0, self.draws(step))
         except UserError as error:
             return str(error)
 
-    def _index(self, seed: int, draw: int) -> int:
-        epoch, position = divmod(draw, len(self.dataset))
-        return int(_order(seed, epoch, len(self.dataset))[position])
+    def pictures(self, step: int) -> str:
+        """The paths of a batch's pictures."""
+        return ", ".join(str(self.dataset[index].path) for _, index in self.draws(step))
+
+    def draws(self, step: int) -> list[tuple[int, int]]:
+        """(Number of the draw, position in the dataset) of each picture."""
+        draws = [step * self.batch_size + position for position in self.part]
+        if self.seed is None:
+            return [(draw, draw) for draw in draws if draw < len(self.dataset)]
+        length = epoch_length(len(self.dataset), self.weights)
+        return [(draw, int(self._order(self.seed, draw // length)[draw % length])) for draw in draws]
+
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
+        if epoch not in self.orders:
+            if len(self.orders) == 2:  # a batch lies in two epochs at most, unless the dataset is smaller than it
+                del self.orders[next(iter(self.orders))]
+            weights = self.weights
+            self.orders[epoch] = (
+                order(seed, epoch, len(self.dataset)) if weights is None else weighted_order(seed, epoch, weights)
+            )
+        return self.orders[epoch]
 
     def _make(self, seed: int, draws: list[tuple[int, int]]) -> Loaded:
         samples, sizes = [], []
@@ -93,30 +151,18 @@ class _Job:
         return Loaded(batch, targets, [index for _, index in draws], sizes)
 
 
-def _run(job: _Job, steps: range, workers: int) -> Iterator[Loaded]:
-    batches = (job[step] for step in steps) if workers == 0 else _in_workers(job, steps, workers)
-    for batch in batches:
-        if isinstance(batch, str):
-            raise UserError(batch)
-        yield batch
+def _run(job: _Job, steps: range, workers: int, say: Callable[[str], None] | None) -> Generator[Loaded, None, None]:
+    if workers == 0:
+        batches = (job(step) for step in steps)
+    else:
+        what = "validation batch" if job.seed is None else "step"
+        batches = in_workers(job, steps, workers, what, job.pictures, say or _warn)
+    with closing(batches):
+        for batch in batches:
+            if isinstance(batch, str):
+                raise UserError(batch)
+            yield batch
 
 
-def _in_workers(job: _Job, steps: range, workers: int) -> Iterator[Loaded | str]:
-    """The same in other processes. Each makes whole batches, and torch hands them over in order of the steps."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    return iter(
-        DataLoader(
-            job,  # type: ignore[arg-type]
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
-            generator=torch.Generator(),  # or the start of the workers would draw from torch's global generator
-        )
-    )
-
-
-def _as_it_is(loaded: Loaded | str) -> Loaded | str:
-    return loaded
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)

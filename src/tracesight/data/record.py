@@ -69,7 +69,12 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Record:
-    """One picture and its labels. `width` and `height` are pixels after EXIF orientation."""
+    """One picture and its labels. `width` and `height` are pixels after EXIF orientation.
+
+    absent: ids of the categories that were looked for and are not in the picture; of a category that is neither here
+    nor labelled nobody knows (LVIS: "federated" labels). None: every category that is not labelled is absent, as in
+    COCO. not_exhaustive: ids of the categories of which the picture may hold more objects than are labelled.
+    """
 
     id: int
     path: Path
@@ -81,6 +86,8 @@ class Record:
     source: str | None = None
     sensor: str | None = None
     captured_at: str | None = None
+    absent: tuple[int, ...] | None = None
+    not_exhaustive: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +169,12 @@ def _row(record: Record) -> str:
         [a.id, a.category_id, a.box, _shape(a.segmentation), a.crowd, a.area, a.annotator, a.tool, a.time]
         for a in record.annotations
     ]
-    return json.dumps([file_digest(record.path), record.id, record.height, record.width, annotations], sort_keys=True)
+    row = [file_digest(record.path), record.id, record.height, record.width, annotations]
+    if record.absent is not None or record.not_exhaustive:
+        # Only where there is something to say: data without it keeps the digest that it had before there was a place.
+        absent = None if record.absent is None else sorted(set(record.absent))
+        row += [absent, sorted(set(record.not_exhaustive))]
+    return json.dumps(row, sort_keys=True)
 
 
 def _shape(segmentation: Any) -> Any:

@@ -20,7 +20,9 @@ Window = tuple[int, int, int, int]
 # An object that the edge cuts is dropped where less of it is left: pixels of the new picture, or share of the object.
 MIN_VISIBLE_PIXELS = 6.0
 MIN_VISIBLE_SHARE = 0.02
+LARGE_SCALES = (0.1, 2.0)  # of `large_scale_jitter`, as published
 
+_DRAWS = 10  # numbers of one picture: its scale, the place of the cut (2), flips and transposition (3), colours (4)
 _NO_CROP = np.zeros((0, 0), np.uint8)
 _BLOCK = 64  # rows that are resized at a time, so that what lies between stays in the processor's cache
 _EDGE = 1e-4  # of a mask cell: what rounding can move its edge by
@@ -214,25 +216,71 @@ def train_transform(
     flip, vertical_flip, transpose: each done half the time. colour: strength, see `colour.jitter`; 0 leaves it out.
     Each choice has a random number of its own: switching one on or off changes no other.
     """
-    draws = rng.random(10)
+    draws = rng.random(_DRAWS)
     low, high = scales
     factor = low * (high / low) ** draws[0]
     size = _jittered_size(sample, image_size, max_size, factor)
+    turns = (flip, vertical_flip, transpose)
+    return _cut_and_turned(sample, size, crop_size, draws, turns, colour)
+
+
+def large_scale_jitter(
+    sample: Sample,
+    rng: np.random.Generator,
+    *,
+    image_size: int,
+    scales: tuple[float, float] = LARGE_SCALES,
+    flip: bool = True,
+    vertical_flip: bool = False,
+    transpose: bool = False,
+    colour: float = 0.0,
+) -> Sample:
+    """Resize by a factor from a wide range, cut a square at a random place, flip, transpose, change colours.
+
+    Ghiasi et al., "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", CVPR 2021,
+    section 3, with the arithmetic of detectron2's `ResizeScale` and `FixedSizeCrop`.
+
+    image_size: side of the square; at factor 1 the long side of the picture (in `train_transform` the short one).
+    scales: the factor is drawn uniformly between the two, both above 0. The picture is resized until it just fits a
+    square of `image_size` × factor; sides are rounded, and at least 1.
+    flip, vertical_flip, transpose, colour: as in `train_transform`.
+
+    Only what remains after the cut is computed. An object of which the cut leaves too little is dropped, as
+    `resize_crop` says; one that has only become small stays.
+    A side that is smaller than the square stays so, where the paper pads it: the batch pads to its largest picture,
+    with what is 0 after standardisation. The square itself holds nothing more, but two things follow: batches vary in
+    shape, up to `image_size` rounded up to a multiple of 32, and fewer of the anchors that are sampled as background
+    lie on padding, where there is nothing to learn.
+    """
+    draws = rng.random(_DRAWS)
+    low, high = scales
+    scale = image_size * (low + (high - low) * draws[0]) / max(sample.size)
+    height, width = (max(1, round(side * scale)) for side in sample.size)
+    turns = (flip, vertical_flip, transpose)
+    return _cut_and_turned(sample, (height, width), image_size, draws, turns, colour)
+
+
+def _cut_and_turned(
+    sample: Sample,
+    size: tuple[int, int],
+    crop_size: int | None,
+    draws: np.ndarray,
+    turns: tuple[bool, bool, bool],
+    colour: float,
+) -> Sample:
+    """Resized to `size`, cut where draws (10,) say, then flipped, transposed and coloured as they say.
+
+    turns: whether to flip, flip vertically and transpose half the time.
+    """
     height, width = (min(side, crop_size) for side in size) if crop_size else size
     top, left = (math.floor(u * (side - kept + 1)) for u, side, kept in zip(draws[1:3], size, (height, width)))
     sample = resize_crop(sample, size, (top, left, height, width))
-    if flip and draws[3] < 0.5:
-        sample = flip_horizontal(sample)
-    if vertical_flip and draws[4] < 0.5:
-        sample = flip_vertical(sample)
-    if transpose and draws[5] < 0.5:
-        sample = _transpose(sample)
+    for turn, wanted, number in zip((flip_horizontal, flip_vertical, transpose), turns, draws[3:6]):
+        if wanted and number < 0.5:
+            sample = turn(sample)
     if colour:
         sample = replace(sample, image=jitter(_unit(sample.image), draws[6:10], colour))
     return sample
-
-
-_transpose = transpose  # the keyword of `train_transform` hides the function
 
 
 def _jittered_size(sample: Sample, image_size: int | None, max_size: int | None, factor: float) -> tuple[int, int]:

@@ -11,6 +11,13 @@ A area ranges (all, small < 32², medium, large ≥ 96² square pixels), M limit
 
 Deviations from pycocotools, none of which changes a figure where pycocotools gives one: annotations are renumbered
 from 1, since it reads id 0 as "unmatched"; where it answers -1 ("no example") the answer here is None.
+
+Rare, common and frequent categories, and labels that do not speak of every category (`Record.absent`,
+`Record.not_exhaustive`): Gupta, Dollár, Girshick, "LVIS" (2019), and its reference implementation, lvis-api. What is
+not scored is left out before the matching, and where a category was not labelled to the last object the whole picture
+is an ignored region of it: both give lvis-api's figures. One difference is left, the limit: lvis-api keeps the best 300
+detections of a picture over all categories, before anything is left out, and here it is the best `max_objects` of each
+category. For a model that gives no more than 300 a picture, as ours with `max_objects` 300, both keep everything.
 """
 
 from __future__ import annotations
@@ -22,6 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracesight.evaluation.frequency import frequency_groups
+from tracesight.scene.mask import Mask
+
 if TYPE_CHECKING:
     from tracesight.data.record import Annotation, Dataset, Record
 
@@ -29,6 +39,8 @@ KINDS = ("bbox", "segm")
 LIMITS = (1, 10, 100)
 AREAS = ("all", "small", "medium", "large")
 IOU50, IOU75 = 0, 5  # positions in T
+GROUPS = {"APr": "rare", "APc": "common", "APf": "frequent"}
+BEYOND = 1e6  # pixels; farther out than any box reaches
 UNUSED = "N/A"  # the name of category ids that a catalogue reserves and never uses
 
 
@@ -38,8 +50,13 @@ def evaluate(
     *,
     max_objects: int,
     kinds: Sequence[str] = KINDS,
+    train_pictures: Mapping[int, int] | None = None,
 ) -> dict[str, Any]:
     """Score results against the labels of `dataset`.
+
+    Where a picture's labels do not speak of every category, only the results of categories that are labelled on it or
+    known to be absent are scored (`scored_positions`), and results without an object in a category that was not
+    labelled to the last one count neither way.
 
     Args:
         results: COCO results: image_id (`Record.id`), category_id, score and, according to `kinds`, bbox
@@ -47,11 +64,15 @@ def evaluate(
         dataset: the labelled pictures, all of which count, also those without a result.
         max_objects: most detections of a category in a picture that `AP@all` and `AP50@all` consider, best first.
         kinds: "bbox", "segm" or both.
+        train_pictures: number of training pictures by category id, as `training_pictures` gives them; categories that
+            are not named have none.
 
     Returns:
         For each kind AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, AP@all, AP50@all, each 0 to 1 or
         None where no object could be counted, and "per_class": for each category name AP, AP50, AP75, AP@all,
         AP50@all, "recall" (share of the objects found at IoU 0.5 within `max_objects`), "objects" (crowds excluded).
+        With `train_pictures` each kind also has APr, APc, APf: the mean of AP@all over the rare, common and frequent
+        categories, None where no such category has an object here; and each row of "per_class" has "train_pictures".
         Besides the kinds, "max_objects" and "warnings", a list of sentences.
 
     Raises:
@@ -63,21 +84,40 @@ def evaluate(
     if unknown:
         raise ValueError(f"unknown kind of evaluation {sorted(unknown)[0]!r}: use 'bbox' or 'segm'")
     check_results(results, dataset, kinds)
-    counts: Counter[int] = Counter()
     warnings = _category_warnings(results, dataset)
+    scored = [results[position] for position in scored_positions(results, dataset)]
+    if unscored := sum(result["category_id"] in dataset.categories for result in results) - len(scored):
+        said = "the labels do not say whether objects of their category are in the picture"
+        warnings.append(f"{unscored} results were not scored: {said}")
     metrics: dict[str, Any] = {}
     for kind in kinds:
-        truth, left_out = coco_truth(dataset, kind)
+        metrics[kind], left_out = _score(scored, dataset, kind, max_objects, train_pictures)
         if left_out:
             warnings.append(f"{left_out} objects have no mask: for mask figures their boxes are ignored regions")
-        counts = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
-        precision, recall, limits = _accumulate(results, dataset, truth, kind, max_objects)
-        metrics[kind] = _figures(precision, recall, limits, max_objects)
-        metrics[kind]["per_class"] = _per_class(precision, recall, limits.index(100), limits.index(max_objects),
-                                                dataset, counts)  # fmt: skip
+    if train_pictures is not None:
+        warnings += _unlearnt_classes(dataset, train_pictures)
     metrics["max_objects"] = max_objects
     metrics["warnings"] = warnings + _empty_classes(dataset)
     return metrics
+
+
+def _score(
+    scored: Sequence[Mapping[str, Any]],
+    dataset: Dataset,
+    kind: str,
+    max_objects: int,
+    train_pictures: Mapping[int, int] | None,
+) -> tuple[dict[str, Any], int]:
+    """The figures of one kind, and how many objects had no mask."""
+    truth, left_out = coco_truth(dataset, kind)
+    counts = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
+    precision, recall, limits = _accumulate(_with_area(scored, dataset, kind), truth, kind, max_objects)
+    hundred, every = limits.index(100), limits.index(max_objects)
+    figures: dict[str, Any] = _figures(precision, recall, limits, max_objects)
+    figures["per_class"] = _per_class(precision, recall, hundred, every, dataset, counts)
+    if train_pictures is not None:
+        _add_frequency(figures, precision[:, :, :, 0, every], dataset, train_pictures)
+    return figures, left_out
 
 
 def check_results(results: Sequence[Mapping[str, Any]], dataset: Dataset, kinds: Iterable[str]) -> None:
@@ -104,10 +144,41 @@ def check_results(results: Sequence[Mapping[str, Any]], dataset: Dataset, kinds:
             raise ValueError(f"result {position}: mask of size {result['segmentation']['size']} on picture {size}")
 
 
+def scored_positions(results: Sequence[Mapping[str, Any]], dataset: Dataset) -> list[int]:
+    """Positions of the results that the labels can judge: those of a category of `dataset` that is labelled on its
+    picture or known to be absent from it; where `Record.absent` is None, of every category."""
+    spoken = {
+        record.id: {*record.absent, *(annotation.category_id for annotation in record.annotations)}
+        for record in dataset
+        if record.absent is not None
+    }
+    known = dataset.categories
+
+    def judged(result: Mapping[str, Any]) -> bool:
+        category = result["category_id"]
+        return category in known and category in spoken.get(result["image_id"], known)
+
+    return [position for position, result in enumerate(results) if judged(result)]
+
+
+def _with_area(results: Sequence[Mapping[str, Any]], dataset: Dataset, kind: str) -> Sequence[Mapping[str, Any]]:
+    """`results` without those of no area in a category that was not labelled to the last object on their picture: they
+    find nothing and count neither way, but lie in no region that could say so."""
+    vague = {(record.id, category_id) for record in dataset for category_id in record.not_exhaustive}
+
+    def keep(result: Mapping[str, Any]) -> bool:
+        if (result["image_id"], result["category_id"]) not in vague:
+            return True
+        return Mask.from_coco(result["segmentation"]).area > 0 if kind == "segm" else min(result["bbox"][2:]) > 0
+
+    return [result for result in results if keep(result)] if vague else results
+
+
 def coco_truth(dataset: Dataset, kind: str) -> tuple[dict[str, Any], int]:
     """The labels as COCO's own structure, annotations numbered from 1, and how many objects had no mask.
 
-    For "segm" every segmentation is RLE; an object that has no mask becomes an ignored region as large as its box.
+    For "segm" every segmentation is RLE; an object that has no mask becomes an ignored region as large as its box. A
+    category in `Record.not_exhaustive` has an ignored region, the last of its picture, that holds every detection.
     """
     images, annotations, left_out = [], [], 0
     for record in dataset:
@@ -116,8 +187,23 @@ def coco_truth(dataset: Dataset, kind: str) -> tuple[dict[str, Any], int]:
             row, without = _truth_row(annotation, record, kind)
             left_out += without
             annotations.append({**row, "id": len(annotations) + 1})
+        for category_id in record.not_exhaustive:
+            annotations.append({**_everywhere(record, category_id), "id": len(annotations) + 1})
     categories = [{"id": i, "name": dataset.categories[i]} for i in dataset.category_ids]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, left_out
+
+
+def _everywhere(record: Record, category_id: int) -> dict[str, Any]:
+    """A crowd region around all that can be detected: its overlap with a detection, as COCO has it, is 1."""
+    size = [record.height, record.width]
+    return {
+        "image_id": record.id,
+        "category_id": category_id,
+        "bbox": [-BEYOND, -BEYOND, 2 * BEYOND, 2 * BEYOND],
+        "segmentation": Mask.from_coco({"size": size, "counts": [0, record.height * record.width]}).to_coco(),
+        "area": float(record.height * record.width),
+        "iscrowd": 1,
+    }
 
 
 def _truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[str, Any], bool]:
@@ -143,7 +229,7 @@ def _truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[
 
 
 def _accumulate(
-    results: Sequence[Mapping[str, Any]], dataset: Dataset, truth: dict[str, Any], kind: str, max_objects: int
+    results: Sequence[Mapping[str, Any]], truth: dict[str, Any], kind: str, max_objects: int
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Precision (T,R,K,A,M) and recall (T,K,A,M), -1 where there is nothing to count, and the limits of M."""
     from faster_coco_eval import COCO
@@ -151,10 +237,9 @@ def _accumulate(
 
     # A detection's fate does not depend on those that score less, so one matching serves every limit.
     limits = sorted({*LIMITS, max_objects})
-    known = set(dataset.category_ids)
     # A copy of each, since loadRes writes into what it gets; a box alone is enough to score boxes.
     keys = ["image_id", "category_id", "score", "bbox", *(["segmentation"] if kind == "segm" else [])]
-    rows = [{k: result[k] for k in keys if k in result} for result in results if result["category_id"] in known]
+    rows = [{k: result[k] for k in keys if k in result} for result in results]
     labels = COCO(truth)
     evaluation = COCOeval_faster(labels, labels.loadRes(rows), kind, rle_iou_max_workers=2)  # type: ignore[arg-type]
     evaluation.params.maxDets = limits
@@ -210,6 +295,20 @@ def _per_class(
     return rows
 
 
+def _add_frequency(
+    figures: dict[str, Any], precision: np.ndarray, dataset: Dataset, train_pictures: Mapping[int, int]
+) -> None:
+    """Write APr, APc, APf and each class's "train_pictures"; precision (T,R,K) at `max_objects`, all sizes."""
+    pictures = {category: train_pictures.get(category, 0) for category in dataset.category_ids}
+    groups = frequency_groups(pictures)
+    place = {category: k for k, category in enumerate(dataset.category_ids)}
+    for figure, group in GROUPS.items():
+        figures[figure] = _mean(precision[:, :, [place[category] for category in groups[group]]])
+    for category, name in class_names(dataset).items():
+        if name in figures["per_class"]:
+            figures["per_class"][name]["train_pictures"] = pictures[category]
+
+
 def class_names(dataset: Dataset) -> dict[int, str]:
     """Names by category id, ascending; a name that several categories share is followed by its id."""
     shared = Counter(dataset.categories.values())
@@ -222,11 +321,20 @@ def _category_warnings(results: Sequence[Mapping[str, Any]], dataset: Dataset) -
             for i, n in sorted(strangers.items())]  # fmt: skip
 
 
+def _unlearnt_classes(dataset: Dataset, train_pictures: Mapping[int, int]) -> list[str]:
+    names = [n for i, n in class_names(dataset).items()
+             if not train_pictures.get(i, 0) and dataset.categories[i] != UNUSED]  # fmt: skip
+    said = "without training pictures, so neither rare nor common nor frequent"
+    return [f"{said}: {_listed(names)}"] if names else []
+
+
 def _empty_classes(dataset: Dataset) -> list[str]:
     present = {a.category_id for record in dataset for a in record.annotations if not a.crowd}
     names = [n for i, n in class_names(dataset).items() if i not in present and dataset.categories[i] != UNUSED]
     if not present:
         return ["the data holds no object to find: no figure could be computed"]
-    if len(names) > 8:
-        names = [*names[:8], f"{len(names) - 8} more"]
-    return [f"without examples in this data, so left out of the means: {', '.join(names)}"] if names else []
+    return [f"without examples in this data, so left out of the means: {_listed(names)}"] if names else []
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 8 else [*names[:8], f"{len(names) - 8} more"])

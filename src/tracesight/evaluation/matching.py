@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracesight.evaluation.coco import check_results, coco_truth
+from tracesight.evaluation.coco import check_results, coco_truth, scored_positions
 
 if TYPE_CHECKING:
     from tracesight.data.record import Dataset
@@ -70,8 +70,8 @@ def matchings(
         places[row["image_id"], row["category_id"]].append((within[row["image_id"]], row))
         within[row["image_id"]] += 1
     found: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for position, result in enumerate(results):
-        found[result["image_id"], result["category_id"]].append(position)
+    for position in scored_positions(results, dataset):
+        found[results[position]["image_id"], results[position]["category_id"]].append(position)
     for record in dataset:
         for category_id in dataset.category_ids:
             key = (record.id, category_id)

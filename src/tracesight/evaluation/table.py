@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tracesight.evaluation.coco import GROUPS
+from tracesight.evaluation.frequency import frequency_groups
+
 NAMES = {"bbox": "boxes", "segm": "masks"}
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 CLASS_FIGURES = ("AP", "AP50", "AP75", "AP@all", "AP50@all", "recall")
@@ -51,7 +54,23 @@ def _overall(metrics: Mapping[str, Any], kinds: list[str]) -> Any:
         out.add_row(name, limit, *(figure(metrics[kind][name]) for kind in kinds), end_section=name == FIGURES[-1])
     for name in ("AP@all", "AP50@all"):
         out.add_row(name, "all" if most is None else str(most), *(figure(metrics[kind][name]) for kind in kinds))
+    for name, classes in _shown_groups(metrics, kinds).items():
+        limit = "all" if most is None else str(most)
+        out.add_row(f"{name} ({classes})", limit, *(figure(metrics[kind][name]) for kind in kinds))
     return out
+
+
+def _shown_groups(metrics: Mapping[str, Any], kinds: list[str]) -> dict[str, str]:
+    """By figure, what its group is called and how many classes with objects it holds; of a single group, nothing,
+    since its figure only repeats `AP@all`."""
+    if not kinds or "APr" not in metrics[kinds[0]]:
+        return {}
+    rows = metrics[kinds[0]]["per_class"]
+    groups = frequency_groups({i: row["train_pictures"] for i, row in enumerate(rows.values()) if row["objects"]})
+    if sum(map(bool, groups.values())) < 2:
+        return {}
+    sizes = {name: len(groups[group]) for name, group in GROUPS.items()}
+    return {name: f"{GROUPS[name]}, {n} class{'' if n == 1 else 'es'}" for name, n in sizes.items()}
 
 
 def _classes(metrics: Mapping[str, Any], kind: str) -> Any:

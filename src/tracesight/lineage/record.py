@@ -50,9 +50,28 @@ def run_record(
     }
 
 
-def split_record(digest: str, pictures: int, annotations: int) -> dict[str, Any]:
-    """What the record keeps of one split: digest over labels and pictures, and how many of both."""
-    return {"digest": digest, "pictures": pictures, "annotations": annotations}
+def split_record(
+    digest: str, pictures: int, annotations: int, pictures_of_category: Mapping[int, int] | None = None
+) -> dict[str, Any]:
+    """What the record keeps of one split: digest over labels and pictures, and how many of both.
+
+    pictures_of_category: category id → number of pictures with an object of it; written only where given, with ids as
+    text, as JSON has them.
+    """
+    row: dict[str, Any] = {"digest": digest, "pictures": pictures, "annotations": annotations}
+    if pictures_of_category is not None:
+        row["pictures_of_category"] = {str(i): int(pictures_of_category[i]) for i in sorted(pictures_of_category)}
+    return row
+
+
+def pictures_of_category(record: Mapping[str, Any], split: str = "train") -> dict[int, int] | None:
+    """Category id → number of pictures of a split, out of a run record; None where it does not say, as older ones.
+
+    Raises:
+        ValueError: ids or numbers that are not whole.
+    """
+    row = record.get("data", {}).get(split, {}).get("pictures_of_category")
+    return None if row is None else {int(category): int(pictures) for category, pictures in row.items()}
 
 
 def versions() -> dict[str, str]:

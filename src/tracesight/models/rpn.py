@@ -134,7 +134,10 @@ class RegionProposalNetwork(nn.Module):
         ranked = score.gather(1, kept).masked_fill(~live, -torch.inf)
         # A stable sort: equal scores stay in the order of their levels.
         order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :post]
-        live, kept = trim_tail(live.gather(1, order), kept.gather(1, order))
+        live, kept = live.gather(1, order), kept.gather(1, order)
+        if not train:
+            # In training a region's place decides whether it is drawn: it must not hang on the batch's other pictures.
+            live, kept = trim_tail(live, kept)
         return box.gather(1, kept.unsqueeze(-1).expand(-1, -1, 4)), live
 
     def sample(self, anchors: Tensor, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:

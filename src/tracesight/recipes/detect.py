@@ -7,40 +7,47 @@ A training is a folder. `best/` and `last/` are bundles (with averaged weights i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, Field, field_validator
 from torch import nn
 
 from tracesight.bundle import Bundle, load
 from tracesight.data.batch import Loaded
-from tracesight.data.loader import training_batches, validation_batches
+from tracesight.data.loader import training_batches
 from tracesight.data.record import Dataset
-from tracesight.data.transforms import eval_transform, train_transform
+from tracesight.data.sampling import epoch_length, picture_weights
+from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
 from tracesight.report.html import duration
 from tracesight.report.run import write_run
-from tracesight.training.checkpoint import load_newest
-from tracesight.training.ema import ema_of
+from tracesight.training.begin import begin
+from tracesight.training.board import open_board, require_tensorboard
+from tracesight.training.checkpoint import NOTHING, load_newest
 from tracesight.training.folder import check_run_folder, compare_identity, write_config, write_metrics
 from tracesight.training.history import History
 from tracesight.training.initial import build_detector, detector_args
+from tracesight.training.lock import held
 from tracesight.training.optim import build_optimiser
-from tracesight.training.precision import autocast, autocast_dtype, choose_device, describe, repeatable
+from tracesight.training.precision import autocast, autocast_dtype, describe, repeatable
 from tracesight.training.prepare import Data, Splits, read_labelled
 from tracesight.training.progress import Display, Say
+from tracesight.training.ranks import Ranks, joined, of_first
+from tracesight.training.run import Run, due, kept
 from tracesight.training.schedules import learning_rate
-from tracesight.training.steps import LossWatch, Run, steps, update
-from tracesight.training.validate import Validation, kinds_of, mean_losses, validate
+from tracesight.training.signals import Stop, listening
+from tracesight.training.steps import steps, update
+from tracesight.training.validate import FIGURES, Validation, kinds_of, measure
+from tracesight.training.watch import NORM, LossWatch
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
-FIGURES = ("AP@all", "AP50@all")  # in history.csv and on the progress line
 
 
 class Config(BaseModel, extra="forbid", frozen=True):
@@ -53,7 +60,10 @@ class Config(BaseModel, extra="forbid", frozen=True):
 
     epochs: int = Field(12, ge=1)
     max_steps: int | None = Field(None, ge=1)  # overrides epochs
-    batch_size: int = Field(4, ge=1)  # pictures an update
+    batch_size: int = Field(4, ge=1)  # pictures an update, over all ranks
+    accumulate: int = Field(1, ge=1)  # parts that a batch is cut into, one after another, to save memory
+    sampling: Literal["uniform", "repeat_factor", "class_balanced"] = "uniform"  # which pictures come more often
+    repeat_threshold: float = Field(0.001, gt=0, le=1)  # of repeat_factor: classes on a smaller share of the pictures
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.005, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # of sgd
@@ -67,8 +77,9 @@ class Config(BaseModel, extra="forbid", frozen=True):
 
     image_size: int = Field(800, ge=32)  # short side
     max_size: int | None = Field(None, ge=32)  # long side; None: 5/3 of image_size
-    scales: tuple[float, float] = (1.0, 1.0)  # training pictures are resized by a factor drawn from this range
-    crop_size: int | None = Field(None, ge=32)  # None: training pictures are not cropped
+    jitter: Literal["short_side", "large_scale"] = "short_side"  # large_scale: into a square of image_size
+    scales: tuple[float, float] | None = None  # factors of the jitter; None: (1, 1), of large_scale (0.1, 2)
+    crop_size: int | None = Field(None, ge=32)  # of short_side; None: training pictures are not cropped
     flip: bool = True
     vertical_flip: bool = False
     transpose: bool = False
@@ -76,19 +87,23 @@ class Config(BaseModel, extra="forbid", frozen=True):
 
     validate_every: int = Field(1000, ge=0)  # steps; 0: at the end only
     val_loss_pictures: int = Field(32, ge=0)  # the validation loss is taken on so many
+    patience: int = Field(0, ge=0)  # validations without a better figure that end the run; 0: none do
     checkpoint_every: int = Field(500, ge=0)  # steps; 0: at the end only
     keep_checkpoints: int = Field(2, ge=1)
     samples: int = Field(8, ge=0)  # pictures drawn at the end, truth beside prediction
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    tensorboard: bool = False  # event files beside history.csv, by the extra `log`
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
+    distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: whole copies of the network, or shards
     workers: int = Field(1, ge=0)  # processes that read pictures
     threads: int = Field(0, ge=0)  # of the CPU; 0: as many as torch takes
 
     @field_validator("scales")
     @classmethod
-    def _ordered(cls, scales: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < scales[0] <= scales[1]:
+    def _ordered(cls, scales: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scales is not None and not 0 < scales[0] <= scales[1]:
             raise ValueError("the scales are (smallest, largest), both above 0")
         return scales
 
@@ -137,46 +152,69 @@ def train(
         UserError: anything wrong with data, config or folder; nothing has been written then.
         PartialFailure: a loss that is not finite; step, pictures and the saved batch are named.
     """
-    out, display = Path(out), Display(progress)
-    begun = load(init) if init is not None else None
-    config = config.model_copy(update={"model_args": detector_args(config.model, config.model_args, begun)})
-    finished = check_run_folder(out, config, resume=resume, allow=allow)
-    if finished is not None:
-        display.say(f"the run in {out} is finished: nothing to do")
-        return finished
-    device = choose_device(config.device)
-    dtype = autocast_dtype(config.precision, device)
-    with repeatable(device, config.threads):
-        splits = read_labelled(data, config.seed, masks=config.model.startswith("mask_"), display=display)
-        run = start(config, splits, begun, device)
-        history = open_run(run, config, out, resume, display)
-        rate = partial(rate_of, config, run.total)
+    out = Path(out)
+    with (
+        joined(config.device) as (ranks, device),
+        listening(at_once=ranks.count == 1) as stop,
+        repeatable(device, config.threads),
+    ):
+        display = Display(progress, quiet=not ranks.first)
+        if config.tensorboard:
+            require_tensorboard()
+        begun = load(init) if init is not None else None
+        config = config.model_copy(update={"model_args": detector_args(config.model, config.model_args, begun)})
+        finished = of_first(ranks, lambda: check_run_folder(out, config, resume=resume, allow=allow))
+        if finished is not None:
+            display.say(f"the run in {out} is finished: nothing to do")
+            return finished
+        splits = read_labelled(data, config.seed, masks=config.model.startswith("mask_"), display=display, ranks=ranks)
+        run = start(config, splits, begun, device, ranks, stop)
+        with open_run(run, config, out, resume, display) as history:
+            return learn(run, config, splits, history, out, display)
 
-        def losses_of(model: nn.Module, loaded: Loaded) -> dict[str, torch.Tensor]:
-            with autocast(device, dtype):
-                return model(loaded.batch, loaded.targets)
 
-        def note(step: int, losses: dict[str, float]) -> None:
-            total = sum(losses.values())
-            history.add(step=step + 1, seconds=run.seconds, lr=rate(step), loss=total, **losses)
+def learn(
+    run: Run, config: Config, splits: Splits, history: History | None, out: Path, display: Display
+) -> dict[str, Any]:
+    """The loop: batch → losses → update → validate, to the end of the run; its metrics."""
+    dtype, rate = autocast_dtype(config.precision, run.device), partial(rate_of, config, run.total)
+    checkpoints = out / "checkpoints"
 
-        watch, reached = LossWatch(splits.train, out, note), None
-        for step, loaded in steps(run, partial(batches_of, config, splits.train), rate, display):
-            losses = losses_of(run.model, loaded)
-            watch(step, loaded, losses)
-            update(run, losses, clip_norm=config.clip_norm, ema_decay=config.ema)
+    def losses_of(network: nn.Module, loaded: Loaded) -> dict[str, torch.Tensor]:
+        with autocast(run.device, dtype):
+            return network(loaded.batch, loaded.targets)
+
+    def note(step: int, row: dict[str, float]) -> None:
+        if history is not None:
+            loss = sum(value for name, value in row.items() if name != NORM)
+            history.add(step=step + 1, seconds=run.seconds, lr=rate(step), loss=loss, **row)
+
+    def look(history: History | None = history) -> tuple[Bundle, Validation | None]:
+        watch.flush()
+        bundle = bundle_of(run, config, splits)
+        return measure(run, bundle, config, splits, out, history, partial(losses_of, bundle.model), display)
+
+    watch, reached = LossWatch(run, splits.train, out, losses_of, note), None
+    weights = picture_weights(splits.train, config.sampling, config.repeat_threshold)
+    batches = partial(batches_of, config, splits.train, weights, run.ranks, display.say)
+    with kept(run, checkpoints, config.keep_checkpoints, display.say):
+        if run.measured < run.step and due(run, config.validate_every):  # it was stopped before it could look
+            reached = look()
+        for _, part in steps(run, batches, rate, display):
+            losses = losses_of(run.network, part)
+            if not update(run, losses, watch, clip_norm=config.clip_norm, ema_decay=config.ema):
+                continue  # with the next part of the batch
             if due(run, config.validate_every):
-                watch.flush()
-                reached = measure(run, config, splits, out, history, partial(losses_of, run.result), display)
+                reached = look()
             if due(run, config.checkpoint_every):
                 watch.flush()
-                run.save(out / "checkpoints", config.keep_checkpoints)
+                run.save(checkpoints, config.keep_checkpoints)
         # A run that was killed after its last checkpoint is measured once more.
-        reached = reached or measure(run, config, splits, out, None, partial(losses_of, run.result), display)
-        return finish(run, config, splits, reached, out, display)
+        reached = reached or look(history=None)
+        return of_first(run.ranks, lambda: finish(run, config, splits, reached, out, display))
 
 
-def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.device) -> Run:
+def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.device, ranks: Ranks, stop: Stop) -> Run:
     """The run before its first step. Raises UserError for a model that cannot be built or filled."""
     model = build_detector(
         config.model,
@@ -186,36 +224,61 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
         seed=config.seed,
         begun=begun,
     )
-    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimiser = build_optimiser(
-        config.optimiser, model, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    weights = picture_weights(splits.train, config.sampling, config.repeat_threshold)
+    pictures = epoch_length(len(splits.train), weights)
+    return begin(
+        model,
+        lambda placed: build_optimiser(config.optimiser, placed, **numbers),
+        device=device,
+        ranks=ranks,
+        stop=stop,
+        distributed=config.distributed,
+        batch_size=config.batch_size,
+        parts=config.accumulate,
+        half=autocast_dtype(config.precision, device) == torch.float16,
+        ema=config.ema > 0,
+        total=config.max_steps or math.ceil(config.epochs * pictures / config.batch_size),
+        patience=config.patience,
+        identity={
+            "config": config.model_dump(mode="json"),
+            "data": of_first(ranks, splits.record),
+            "init": None if begun is None else begun.digest,
+        },
     )
-    total = config.max_steps or math.ceil(config.epochs * len(splits.train) / config.batch_size)
-    identity = {
-        "config": config.model_dump(mode="json"),
-        "data": splits.record(),
-        "init": None if begun is None else begun.digest,
-    }
-    return Run(model, optimiser, total, identity, ema_of(model) if config.ema else None)
 
 
-def open_run(run: Run, config: Config, out: Path, resume: bool, display: Display) -> History:
-    """Take up the newest sound checkpoint, if that is wanted, and open the folder for writing."""
-    if resume:
-        found = load_newest(out / "checkpoints")
+@contextmanager
+def open_run(run: Run, config: Config, out: Path, resume: bool, display: Display) -> Iterator[History | None]:
+    """Hold the folder for this run alone, take up the newest sound checkpoint if that is wanted, and open the history.
+
+    The first rank does so; the others get the state from it and no history.
+    """
+    with ExitStack() as stack:
+        of_first(run.ranks, lambda: stack.enter_context(held(out)))
+        found = of_first(run.ranks, lambda: load_newest(out / "checkpoints") if resume else NOTHING)
         for line in found.notes:
             display.say(line)
-        if found.state is None:
-            display.say(f"no checkpoint in {out}: starting afresh")
-        else:
-            compare_identity(found.state["identity"], run.identity, out)
+        if found.state is not None:
+            for line in compare_identity(found.state["identity"], run.identity, type(config), out):
+                display.say(line)
             run.restore(found.state)
             display.say(f"resuming at step {run.step} of {run.total}")
-    write_config(out, config)
-    kinds = kinds_of(run.model)
-    figures = [f"val_{kind}_{name}" for kind in kinds for name in FIGURES]
-    losses = LOSSES[: len(LOSSES) if "segm" in kinds else -1]
-    return History(out / "history.csv", ["step", "seconds", "lr", "loss", *losses, "val_loss", *figures], run.step)
+        elif resume:
+            display.say(f"no checkpoint in {out}: starting afresh")
+        del found  # a second copy of all weights
+        if not run.ranks.first:
+            yield None
+            return
+        write_config(out, config)
+        kinds = kinds_of(run.model)
+        figures = [f"val_{kind}_{name}" for kind in kinds for name in FIGURES]
+        losses = LOSSES[: len(LOSSES) if "segm" in kinds else -1]
+        columns = ["step", "seconds", "lr", "loss", *losses, NORM, "val_loss", *figures]
+        board = None
+        if config.tensorboard:
+            board = stack.enter_context(closing(open_board(out / "tensorboard", run.step)))
+        yield History(out / "history.csv", columns, run.step, board)
 
 
 def rate_of(config: Config, total: int, step: int) -> float:
@@ -231,19 +294,27 @@ def rate_of(config: Config, total: int, step: int) -> float:
     )
 
 
-def batches_of(config: Config, train: Dataset, first: int, count: int) -> Iterator[Loaded]:
-    """The training batches of `count` steps from step `first`."""
-    transform = partial(
-        train_transform,
-        image_size=config.image_size,
-        max_size=config.max_size,
-        scales=config.scales,
-        crop_size=config.crop_size,
-        flip=config.flip,
-        vertical_flip=config.vertical_flip,
-        transpose=config.transpose,
-        colour=config.colour,
-    )
+def batches_of(
+    config: Config, train: Dataset, weights: np.ndarray | None, ranks: Ranks, say: Say, first: int, count: int
+) -> Iterator[Loaded]:
+    """This rank's share of the training batches of `count` steps from step `first`.
+
+    weights: how often each picture comes in an epoch; None: once each.
+    """
+    same = {
+        "image_size": config.image_size,
+        "flip": config.flip,
+        "vertical_flip": config.vertical_flip,
+        "transpose": config.transpose,
+        "colour": config.colour,
+    }
+    if config.jitter == "large_scale":
+        transform = partial(large_scale_jitter, scales=config.scales or LARGE_SCALES, **same)
+    else:
+        transform = partial(
+            train_transform, max_size=config.max_size, scales=config.scales or (1.0, 1.0), crop_size=config.crop_size,
+            **same,
+        )  # fmt: skip
     return training_batches(
         train,
         batch_size=config.batch_size,
@@ -253,25 +324,16 @@ def batches_of(config: Config, train: Dataset, first: int, count: int) -> Iterat
         transform=transform,
         workers=config.workers,
         with_masks=config.model.startswith("mask_"),
+        weights=weights,
+        rank=ranks.rank,
+        ranks=ranks.count,
+        say=say,
     )
 
 
-def due(run: Run, every: int) -> bool:
-    """Whether something that happens every so many updates, and at the end, is due."""
-    return run.step == run.total or (every > 0 and run.step % every == 0)
-
-
-def measure(
-    run: Run,
-    config: Config,
-    splits: Splits,
-    out: Path,
-    history: History | None,
-    losses_of: Callable[[Loaded], dict[str, torch.Tensor]],
-    display: Display,
-) -> tuple[Bundle, Validation | None]:
-    """The bundle as it stands and what it reaches on val; the best one so far is kept in `out/best`."""
-    bundle = Bundle.of(
+def bundle_of(run: Run, config: Config, splits: Splits) -> Bundle:
+    """The bundle as it stands, on every rank."""
+    return Bundle.of(
         run.result,
         splits.train.categories,
         image_size=config.image_size,
@@ -279,39 +341,6 @@ def measure(
         max_objects=config.max_objects,
         lineage=run_record(recipe="detect", **run.identity, steps=run.step, seconds=run.seconds, notes=splits.notes),
     )
-    if splits.val is None:
-        bundle.save(out / "best")
-        return bundle, None
-    val_loss = validation_loss(config, splits.val, losses_of, run.device)
-    reached = validate(bundle, splits.val, display)
-    threshold = {"operating": reached.operating["threshold"]}
-    bundle = replace(bundle, thresholds=threshold, metrics=reached.metrics)
-    figures = {f"val_{kind}_{name}": reached.metrics[kind][name] for kind in kinds_of(run.model) for name in FIGURES}
-    if history is not None:
-        history.add(step=run.step, seconds=run.seconds, val_loss=val_loss, **figures)
-    shown = "  ".join(f"{name.removeprefix('val_')} {value or 0:.3f}" for name, value in figures.items())
-    display.say(f"step {run.step}/{run.total}: " + (f"val loss {val_loss:.3f}  " if val_loss else "") + shown)
-    # Where val has no object there is no figure, and the newest is as good as any.
-    figure = figures[f"val_{kinds_of(run.model)[-1]}_AP@all"] or 0.0
-    if run.best is None or figure > run.best or not (out / "best").exists():
-        run.best = figure
-        bundle.save(out / "best")
-    return bundle, reached
-
-
-def validation_loss(
-    config: Config, val: Dataset, losses_of: Callable[[Loaded], dict[str, torch.Tensor]], device: torch.device
-) -> float | None:
-    """The mean training loss on the first `val_loss_pictures` of val, not augmented; None if that is 0."""
-    if not config.val_loss_pictures:
-        return None
-    batches = validation_batches(
-        val.subset(range(min(len(val), config.val_loss_pictures))),
-        batch_size=config.batch_size,
-        transform=partial(eval_transform, image_size=config.image_size, max_size=config.max_size),
-        with_masks=config.model.startswith("mask_"),
-    )
-    return sum(mean_losses(losses_of, batches, device).values())
 
 
 def finish(
@@ -326,7 +355,7 @@ def finish(
     bundle, validation = reached
     bundle.save(out / "last")
     metrics = {} if validation is None else {**validation.metrics, "operating": validation.operating}
-    metrics = {**metrics, "steps": run.step, "seconds": round(run.seconds, 1), "notes": list(splits.notes)}
+    metrics |= {"steps": run.step, "seconds": round(run.seconds, 1), "notes": list(splits.notes)}
     write_run(
         out,
         name=out.resolve().name,

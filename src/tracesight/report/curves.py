@@ -1,7 +1,8 @@
 """The curves of a training, as a PNG: losses, validation loss, figures and learning rate against the step.
 
 The columns of the history speak for themselves: `step`, `lr`; `loss` and `loss_*` in training; `val_loss` (and
-`val_loss_*`, not drawn) on held-out pictures; every column with `AP` in its name is a figure.
+`val_loss_*`, not drawn) on held-out pictures; every column with `AP` in its name is a figure. All others, such as
+`seconds` and `grad_norm`, are not drawn.
 """
 
 from __future__ import annotations

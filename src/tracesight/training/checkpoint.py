@@ -17,7 +17,7 @@ import torch
 from tracesight.errors import UserError
 from tracesight.lineage.digest import file_digest
 
-FORMAT = 1
+FORMAT = 2  # 1 numbered the optimiser's state by position, 2 has the names of the parameters
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.pt")
 
 
@@ -27,6 +27,9 @@ class Found(NamedTuple):
     path: Path | None
     state: dict[str, Any] | None
     notes: tuple[str, ...]
+
+
+NOTHING = Found(None, None, ())
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:

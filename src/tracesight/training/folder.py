@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tracesight.errors import UserError
 from tracesight.scene.values import write_whole
 from tracesight.training.config import changed_key, config_yaml, read_config
+from tracesight.training.lock import LOCK_NAME
 
 # Where the work is done does not change what is computed (to rounding, for the device).
-FREE_KEYS = ("workers", "device")
+FREE_KEYS = ("workers", "device", "accumulate", "distributed", "tensorboard")
 
 
 def check_run_folder(out: Path, config: BaseModel, *, resume: bool, allow: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -32,7 +33,8 @@ def check_run_folder(out: Path, config: BaseModel, *, resume: bool, allow: Seque
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a folder")
     if not resume:
-        if out.is_dir() and any(entry.name not in allow for entry in out.iterdir()):
+        # A run that was killed before it wrote anything leaves its lock behind.
+        if out.is_dir() and any(entry.name not in (*allow, LOCK_NAME) for entry in out.iterdir()):
             raise UserError(f"{out} is not empty: choose another --out, or go on with the run in it by --resume")
         return None
     finished, checkpoints = out / "metrics.json", out / "checkpoints"
@@ -40,7 +42,8 @@ def check_run_folder(out: Path, config: BaseModel, *, resume: bool, allow: Seque
         return None
     if (out / "config.yaml").exists():
         new = config.model_dump(mode="json")
-        if changed := changed_key(read_config(out / "config.yaml"), new, FREE_KEYS):
+        old = _completed(read_config(out / "config.yaml"), type(config))
+        if changed := changed_key(old, new, FREE_KEYS):
             raise UserError(f"{out}: --resume with another {changed}; begin a new run in another --out")
     if not finished.exists():
         return None
@@ -61,12 +64,26 @@ def write_metrics(out: Path, metrics: dict[str, Any]) -> None:
     write_whole(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
-def compare_identity(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    """Raises UserError if a checkpoint was made from other data, another bundle or another configuration."""
-    if changed := changed_key(old["config"], new["config"], FREE_KEYS):
+def compare_identity(old: dict[str, Any], new: dict[str, Any], kind: type[BaseModel], out: Path) -> list[str]:
+    """One line about each key that is another than in the checkpoint and may be.
+
+    Raises UserError if the checkpoint was made from other data, another bundle or another configuration.
+    """
+    config = _completed(old["config"], kind)
+    if changed := changed_key(config, new["config"], FREE_KEYS):
         raise UserError(f"{out}: --resume with another {changed}; begin a new run in another --out")
     for split in ("train", "val"):
-        if old["data"].get(split) != new["data"].get(split):
+        if (old["data"].get(split) or {}).get("digest") != (new["data"].get(split) or {}).get("digest"):
             raise UserError(f"{out}: --resume with other data: pictures or labels of {split} are not the ones it had")
     if old["init"] != new["init"]:
         raise UserError(f"{out}: --resume with another --init than it began from")
+    moved = [key for key in FREE_KEYS if config.get(key) != new["config"].get(key)]
+    return [f"going on with {key}={new['config'][key]}, before it was {config[key]}" for key in moved]
+
+
+def _completed(old: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """A configuration that an earlier version wrote, with the keys that came later at their defaults."""
+    try:
+        return kind(**old).model_dump(mode="json")
+    except ValidationError:  # a key that is no more, say: the comparison will name it
+        return old

@@ -2,50 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
+import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tracesight.errors import PartialFailure, UserError
+from tracesight.training.board import Board
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class History:
     """Rows appended to a CSV file as they come; cells that a row does not have stay empty.
 
     Args:
-        path: the file; rows after `step` are cut off, so that a resumed run writes them anew.
-        columns: names of the columns; the first is `step`, the number of updates made.
+        path: the file; rows after `step` are cut off, so that a resumed run writes them anew. The cut is made in a new
+            file that then takes its place, so that a kill leaves the one or the other, whole.
+        columns: names of the columns; the first is `step`, the number of updates made. The file of an earlier version
+            may lack some: their cells stay empty.
         step: updates made so far; 0 begins a new file.
+        board: is given every row too.
+
+    Raises:
+        UserError: the file cannot be written; what was there before is untouched.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], step: int = 0) -> None:
-        self.path, self.columns = path, tuple(columns)
+    def __init__(self, path: Path, columns: Sequence[str], step: int = 0, board: Board | None = None) -> None:
+        self.path, self.columns, self.board = path, tuple(columns), board
         kept = [row for row in read_history(path) if row["step"] <= step] if step and path.exists() else []
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self.columns)
-            writer.writerows([_cell(row.get(name)) for name in self.columns] for row in kept)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_cell(row.get(name)) for name in self.columns] for row in kept)
+        try:
+            _replace(path, text.getvalue().encode())
+        except OSError as error:
+            raise UserError(f"{_trouble(path, error)}; make room or choose another --out") from None
 
     def add(self, **row: float | None) -> None:
-        """Append one row. Raises KeyError for a name that is not a column."""
+        """Append one row.
+
+        Raises:
+            KeyError: a name is not a column.
+            PartialFailure: the row cannot be written, as on a full disk; the file ends with the row before.
+        """
         if unknown := row.keys() - set(self.columns):
             raise KeyError(f"{sorted(unknown)[0]!r} is not a column of {self.path.name}")
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow([_cell(row.get(name)) for name in self.columns])
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerow([_cell(row.get(name)) for name in self.columns])
+        try:
+            _append(self.path, text.getvalue().encode())
+        except OSError as error:
+            where = f"its row of step {row.get('step')} was not written"
+            raise PartialFailure(f"{_trouble(self.path, error)}: {where}; make room and --resume") from None
+        if self.board is not None:
+            values = {name: value for name, value in row.items() if name != "step"}
+            self.board.add(int(row["step"] or 0), **values)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
     """The rows of a history.csv, empty cells left out; a last line that a kill cut short is left out."""
+    # Without its end a line is not whole, even if it looks so: 0.1 may be the beginning of 0.123.
+    whole, end, _ = path.read_bytes().rpartition(b"\n")
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            if None in line or None in line.values():
-                continue
-            try:
-                row = {name: float(cell) for name, cell in line.items() if cell not in ("", None)}
-            except ValueError:
-                continue
-            if "step" in row:
-                rows.append(row)
+    for line in csv.DictReader(io.StringIO((whole + end).decode("utf-8", "replace"), newline="")):
+        if None in line or None in line.values():
+            continue
+        try:
+            row = {name: float(cell) for name, cell in line.items() if cell not in ("", None)}
+        except ValueError:
+            continue
+        if "step" in row:
+            rows.append(row)
     return rows
 
 
@@ -65,3 +98,37 @@ def _cell(value: float | None) -> str:
     if value is None:
         return ""
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, a power cut included."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add a line to the file, or raise OSError and leave the file as it was."""
+    # Unbuffered, so that a disk that is full says so here and not when the file is closed.
+    with path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(before)
+            raise
+
+
+def _trouble(path: Path, error: OSError) -> str:
+    if error.errno in _FULL:
+        return f"no space left on {path}"
+    return f"cannot write {path} ({error.strerror})"

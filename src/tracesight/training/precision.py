@@ -42,13 +42,17 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """`torch.bfloat16` or None (fp32) for `precision` "auto", "fp32" or "bf16".
+    """`torch.bfloat16`, `torch.float16` or None (fp32) for `precision` "auto", "fp32", "bf16" or "fp16".
+
+    "auto" never chooses fp16, which needs its losses scaled: it is for GPUs older than Ampere, asked for by name.
 
     Raises:
         UserError: bf16 was asked for by name where the hardware does not have it.
     """
     if precision == "fp32":
         return None
+    if precision == "fp16":
+        return torch.float16
     native = has_native_bf16(device)
     if precision == "bf16" and not native:
         raise UserError(f"precision=bf16: this {device.type} does not compute in bf16; use precision=auto or fp32")
@@ -62,7 +66,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
 
 def describe(device: torch.device, precision: str) -> str:
     """What a run computed on, for people: "CPU, 2 threads, bf16"."""
-    number = "fp32" if autocast_dtype(precision, device) is None else "bf16"
+    number = {None: "fp32", torch.bfloat16: "bf16"}.get(autocast_dtype(precision, device), "fp16")
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {number}"
     count = torch.get_num_threads()

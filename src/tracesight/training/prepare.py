@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tracesight.data.checks import check_masks, check_pictures
 from tracesight.data.formats import read_splits
 from tracesight.data.record import Dataset
+from tracesight.evaluation.frequency import training_pictures
 from tracesight.lineage.record import split_record
 from tracesight.training.progress import Display
+from tracesight.training.ranks import ALONE, Ranks, of_first
 
 Data = str | Path | Mapping[str, str | Path]
 
@@ -35,15 +38,22 @@ class Splits:
         """The splits that there are, by name."""
         return {"train": self.train, **({"val": self.val} if self.val is not None else {})}
 
+    @cached_property
+    def train_pictures(self) -> dict[int, int]:
+        """Category id → pictures of train that have it: evaluation tells rare from frequent by it."""
+        return training_pictures(self.train)
+
     def record(self) -> dict[str, dict[str, Any]]:
         """The rows of the run record: split → digest and counts. Reads every picture file once."""
-        return {
-            name: split_record(dataset.digest, len(dataset), sum(len(record.annotations) for record in dataset))
-            for name, dataset in self.named.items()
-        }
+        rows = {}
+        for name, dataset in self.named.items():
+            objects = sum(len(record.annotations) for record in dataset)
+            counts = self.train_pictures if name == "train" else None
+            rows[name] = split_record(dataset.digest, len(dataset), objects, counts)
+        return rows
 
 
-def read_labelled(data: Data, seed: int, *, masks: bool, display: Display) -> Splits:
+def read_labelled(data: Data, seed: int, *, masks: bool, display: Display, ranks: Ranks = ALONE) -> Splits:
     """Read and check the data of a detector.
 
     Args:
@@ -51,6 +61,7 @@ def read_labelled(data: Data, seed: int, *, masks: bool, display: Display) -> Sp
         seed: of the split that is made where there is no val.
         masks: every object needs a mask.
         display: is told every note.
+        ranks: all of them read the labels, the first one checks.
 
     Raises:
         UserError: labels or pictures that cannot be read or do not fit each other, no object to learn from, an object
@@ -60,9 +71,13 @@ def read_labelled(data: Data, seed: int, *, masks: bool, display: Display) -> Sp
     splits = Splits(train, val, tuple(dict.fromkeys(notes)))
     for note in splits.notes:
         display.say(f"note: {note}")
+    of_first(ranks, lambda: _check(splits, masks, display))
+    return splits
+
+
+def _check(splits: Splits, masks: bool, display: Display) -> None:
     for name, dataset in splits.named.items():
         if masks:
             check_masks(dataset)
         with display.job(f"check {name}", len(dataset)) as job:
             check_pictures(dataset, lambda done, _, job=job: job.advance())
-    return splits

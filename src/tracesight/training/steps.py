@@ -1,81 +1,26 @@
-"""The step iterator, the update, and the watch over losses: what every recipe's loop is made of."""
+"""The step iterator and the update: what every recipe's loop is made of."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from tracesight.data.batch import Loaded
-from tracesight.data.record import Dataset
-from tracesight.errors import PartialFailure, UserError
-from tracesight.training.checkpoint import save_checkpoint
+from tracesight.errors import Interrupted
+from tracesight.training import fit, liveness
 from tracesight.training.ema import update_ema
 from tracesight.training.optim import set_learning_rate
-from tracesight.training.progress import Display
-
-
-@dataclass
-class Run:
-    """A training at one instant: everything that a checkpoint holds, and nothing that it does not.
-
-    The schedule and the position in the data are functions of `step` and need no state.
-    """
-
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    total: int  # updates to make
-    identity: dict[str, Any]  # config, digests of the data and of the bundle it began from: resume compares them
-    ema: nn.Module | None = None
-    step: int = 0  # updates made
-    best: float | None = None  # best figure on val so far
-    before: float = 0.0  # seconds spent before this process took over
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds spent on this run, over all the processes that carried it."""
-        return self.before + time.monotonic() - self.began
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
-
-    @property
-    def result(self) -> nn.Module:
-        """The weights to validate and to keep: the average if there is one."""
-        return self.model if self.ema is None else self.ema
-
-    def save(self, folder: Path, keep: int) -> Path:
-        """Write a checkpoint of this instant to `folder`."""
-        state = {
-            "identity": self.identity,
-            "model": self.model.state_dict(),
-            "ema": None if self.ema is None else self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "best": self.best,
-            "seconds": self.seconds,
-        }
-        return save_checkpoint(folder, self.step, state, keep)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Become the run that `state`, from a checkpoint, describes. Raises UserError if it is of another model."""
-        try:
-            self.model.load_state_dict(state["model"])
-            if self.ema is not None:
-                self.ema.load_state_dict(state["ema"])
-            self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise UserError(f"the checkpoint of step {state['step']} is of another model: {_one_line(error)}") from None
-        self.step, self.best, self.before = state["step"], state["best"], state["seconds"]
-        self.began = time.monotonic()
+from tracesight.training.progress import Display, peak_memory
+from tracesight.training.ranks import greatest
+from tracesight.training.run import Run
+from tracesight.training.spread import average_gradients, whole_tensor
+from tracesight.training.watch import LossWatch
 
 
 def steps(
@@ -84,101 +29,76 @@ def steps(
     learning_rate: Callable[[int], float],
     display: Display,
 ) -> Iterator[tuple[int, Loaded]]:
-    """Yield (step, batch on the model's device) from where the run stands to its end; the body updates it once.
+    """Yield (step, part of its batch on the model's device) from where the run stands to its end.
+
+    A step has `run.parts` parts, and the body calls `update` once for each. Where ranks work together, each has its
+    share of every batch.
 
     Args:
         batches: (first step, number of steps) → the batches, as `data.loader.training_batches` gives them.
         learning_rate: of each step, from 0.
+
+    Raises:
+        Interrupted: a signal asked the run to end; with several ranks, between two steps and on all of them.
     """
-    source = batches(run.step, run.total - run.step)
-    with display.job("step", run.total, run.step) as job:
-        while run.step < run.total:
+    with (
+        closing(batches(run.step, run.total - run.step)) as source,  # type: ignore[type-var]
+        display.job("step", run.total, run.step, partial(peak_memory, run.device)) as job,
+    ):
+        while not run.over:
             step, asked = run.step, time.monotonic()
-            loaded = next(source)
-            waited = time.monotonic() - asked
-            rate = learning_rate(step)
+            liveness.mark(step)
+            loaded = _agreed(run, next(source))
+            waited, rate = time.monotonic() - asked, learning_rate(step)
             set_learning_rate(run.optimiser, rate)
-            yield step, to_device(loaded, run.device)
+            for part, begin in enumerate(cuts := _cuts(len(loaded.indices), run.parts)):
+                end = cuts[part + 1] if part + 1 < len(cuts) else len(loaded.indices)
+                run.part, run.share = part, (end - begin) / len(loaded.indices)
+                run.at_hand = to_device(_between(loaded, begin, end), run.device)
+                average_gradients(run.network, part == run.parts - 1)
+                yield step, run.at_hand
+                _note_memory(run)
             if run.step != step + 1:
-                raise RuntimeError(f"step {step} was not followed by exactly one update")
+                raise RuntimeError(f"step {step} was not followed by exactly one update of each part")
+            run.at_hand = None
             job.advance(waited, lr=rate)
 
 
-def update(run: Run, losses: dict[str, Tensor], *, clip_norm: float = 0.0, ema_decay: float = 0.0) -> None:
-    """Backward through the sum of `losses`, clip the gradient (0: do not), step the optimiser and the average."""
-    torch.stack(list(losses.values())).sum().backward()
-    if clip_norm > 0:
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), clip_norm, foreach=True)
-    run.optimiser.step()
-    run.optimiser.zero_grad(set_to_none=True)
-    run.step += 1
-    if run.ema is not None:
-        update_ema(run.ema, run.model, run.step, ema_decay)
+def update(
+    run: Run, losses: dict[str, Tensor], watch: LossWatch, *, clip_norm: float = 0.0, ema_decay: float = 0.0
+) -> bool:
+    """Backward through the sum of `losses`; after the last part of a batch clip, step the optimiser and the average.
 
-
-class LossWatch:
-    """Reads losses, passes them on, and stops the run at the first that is not finite.
-
-    On the CPU a loss is read at once, before the update that it would spoil. Elsewhere reading waits for the device, so
-    each loss is read while the next step runs, one step late.
+    A part counts as much as its share of the batch's pictures.
 
     Args:
-        dataset: names the pictures of a bad batch.
-        folder: where a bad batch is saved.
-        note: receives each step (from 0) and its losses by name.
+        watch: reads the losses and the gradient's norm before they can do harm.
+        clip_norm: the greatest norm that the gradient keeps; 0: any.
+
+    Returns:
+        Whether the step is complete.
+
+    Raises:
+        NotFiniteError: a loss or the gradient is not finite; the weights are as they were.
     """
-
-    def __init__(self, dataset: Dataset, folder: Path, note: Callable[[int, dict[str, float]], None]) -> None:
-        self._dataset, self._folder, self._note = dataset, folder, note
-        self._pending: tuple[int, Loaded, list[str], Tensor, torch.cuda.Event] | None = None
-
-    def __call__(self, step: int, loaded: Loaded, losses: dict[str, Tensor]) -> None:
-        """Take the losses of `step`. Raises PartialFailure for losses that are not finite."""
-        values = torch.stack([loss.detach().float() for loss in losses.values()])
-        if values.device.type != "cuda":
-            self._read(step, loaded, list(losses), values)
-            return
-        landed = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        landed.copy_(values, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        self.flush()
-        self._pending = (step, loaded, list(losses), landed, copied)
-
-    def flush(self) -> None:
-        """Read what has not been read yet: to be called before anything is written that rests on it."""
-        if self._pending is None:
-            return
-        step, loaded, names, values, copied = self._pending
-        self._pending = None
-        copied.synchronize()
-        self._read(step, loaded, names, values)
-
-    def _read(self, step: int, loaded: Loaded, names: Sequence[str], values: Tensor) -> None:
-        row = dict(zip(names, values.tolist()))
-        if not torch.isfinite(values).all():
-            self._stop(step, row, loaded)
-        self._note(step, row)
-
-    def _stop(self, step: int, row: dict[str, float], loaded: Loaded) -> None:
-        name = next(name for name, value in row.items() if not math.isfinite(value))
-        path = self._folder / f"bad-batch-{step:08d}.pt"
-        held = {
-            "format": 1,
-            "step": step,
-            "losses": row,
-            "indices": list(loaded.indices),
-            "batch": {key: value.cpu() for key, value in loaded.batch._asdict().items()},
-            "targets": {
-                key: value.cpu() for key, value in (loaded.targets._asdict() if loaded.targets else {}).items()
-            },
-        }
-        torch.save(held, path)
-        pictures = ", ".join(str(self._dataset[index].path) for index in loaded.indices)
-        raise PartialFailure(
-            f"step {step}: {name} is {row[name]} on {pictures}; the batch is in {path}; "
-            "lower lr, lengthen warmup_steps or use precision=fp32, in a new --out"
-        )
+    watch.take(losses)
+    total = torch.stack(list(losses.values())).sum() * run.share
+    (total if run.scaler is None else run.scaler.scale(total)).backward()
+    if run.part + 1 < run.parts:
+        return False
+    if run.scaler is not None:
+        run.scaler.unscale_(run.optimiser)
+    norm = _clipped(run, clip_norm)
+    watch.close(norm)
+    with run.stop.whole():
+        run.writing = True
+        _step(run, norm)
+        if run.ema is not None:
+            update_ema(run.ema, run.model, run.step + 1, ema_decay)
+        run.step += 1
+        run.writing = False
+    run.optimiser.zero_grad(set_to_none=True)
+    return True
 
 
 def to_device(loaded: Loaded, device: torch.device) -> Loaded:
@@ -192,5 +112,63 @@ def to_device(loaded: Loaded, device: torch.device) -> Loaded:
     return loaded._replace(batch=batch, targets=targets)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _step(run: Run, norm: Tensor) -> None:
+    if run.scaler is not None:
+        run.scaler.step(run.optimiser)
+        run.scaler.update()
+        return
+    if run.device.type == "cuda":
+        # Losses are read one step late there. Until then the fused optimisers themselves leave the weights alone.
+        run.optimiser.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+    run.optimiser.step()
+
+
+def _clipped(run: Run, clip_norm: float) -> Tensor:
+    """The norm of the whole gradient, which is then scaled down to `clip_norm` where that is above 0."""
+    parameters = [parameter for parameter in run.model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    if clip_norm > 0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm, foreach=True)
+    return whole_tensor(norm)
+
+
+def _agreed(run: Run, loaded: Loaded) -> Loaded:
+    """The batch padded to the size of the global one. Raises Interrupted if any rank was asked to end."""
+    if run.ranks.count == 1:
+        return loaded
+    images = loaded.batch.images
+    height, width, signal = greatest(run.ranks, [*images.shape[-2:], run.stop.asked or 0])
+    if signal:
+        raise Interrupted(signal)
+    below, right = height - images.shape[-2], width - images.shape[-1]
+    if below or right:
+        padded = F.pad(images, (0, right, 0, below)).contiguous(memory_format=torch.channels_last)
+        loaded = loaded._replace(batch=loaded.batch._replace(images=padded))
+    return loaded
+
+
+def _cuts(pictures: int, parts: int) -> list[int]:
+    """Where each of the parts begins, as even as can be."""
+    return [part * pictures // parts for part in range(parts)]
+
+
+def _between(loaded: Loaded, begin: int, end: int) -> Loaded:
+    """The pictures from `begin` to `end`; masks stay in the one flat buffer, to which the offsets point."""
+    if end - begin == len(loaded.indices):
+        return loaded
+    batch = type(loaded.batch)(*(tensor[begin:end] for tensor in loaded.batch))
+    targets = loaded.targets
+    if targets is not None:
+        rows = {name: tensor[begin:end] for name, tensor in targets._asdict().items() if name != "mask_pixels"}
+        targets = targets._replace(**rows)
+    return Loaded(batch, targets, loaded.indices[begin:end], loaded.original_sizes[begin:end])
+
+
+def _note_memory(run: Run) -> None:
+    """Remember the largest part that there was room for: the advice after running out of memory rests on it."""
+    assert run.at_hand is not None
+    images = run.at_hand.batch.images
+    pixels = images.shape[0] * images.shape[-2] * images.shape[-1]
+    if run.fitted is None or pixels > run.fitted[0]:
+        used = fit.memory_used(run.device)
+        run.fitted = None if used is None else (pixels, used)

@@ -2,6 +2,10 @@
 
 Format: https://cocodataset.org/#format-data. Everything is checked while it is read, so that what comes out can be
 trained on; what a JSON file cannot say about its pictures is `checks.check_pictures`'s to find out.
+
+LVIS (Gupta, Dollár, Girshick 2019; https://www.lvisdataset.org/dataset) is this format with two more fields a picture,
+`neg_category_ids` and `not_exhaustive_category_ids`, and since version 1 without `file_name`: the end of `coco_url`,
+such as `val2017/000000397133.jpg`, stands for it.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ def read_coco(path: Path | str, picture_root: Path | str | None = None, split: s
     like. split: written into every record.
 
     Polygons of several parts, both forms of run lengths, crowds, category ids and annotation ids of any value and
-    pictures without objects are kept. Boxes up to 1 px outside their picture are clipped and counted in `notes`.
+    pictures without objects are kept, as are LVIS's lists of the categories that are absent from a picture or not
+    labelled to the last object on it (`Record.absent`, `Record.not_exhaustive`). Boxes up to 1 px outside their picture
+    are clipped and counted in `notes`.
 
     Raises UserError, one line with the file and the annotation: not COCO; a picture or category that is not there; an
     id twice; a box without area or further outside; a segmentation that is none or of another size.
@@ -101,6 +107,8 @@ def _pictures(path: Path, data: dict[str, Any]) -> dict[int, dict[str, Any]]:
     pictures: dict[int, dict[str, Any]] = {}
     for row in data["images"]:
         number, name = row.get("id"), row.get("file_name")
+        if name is None and isinstance(url := row.get("coco_url"), str):
+            row["file_name"] = name = "/".join(url.split("/")[-2:])
         if not _is_id(number) or not isinstance(name, str) or not name:
             raise UserError(f"{path}: picture {number!r} needs a whole number as id and a file_name")
         if number in pictures:
@@ -167,7 +175,23 @@ def _records(
             number, root / row["file_name"], width, height, objects, split,
             licence=_text(licences.get(row.get("license"))), source=_text(row.get("source") or row.get("coco_url")),
             sensor=_text(row.get("sensor")), captured_at=_text(row.get("date_captured")),
+            absent=_category_list(reading, row, "neg_category_ids"),
+            not_exhaustive=_category_list(reading, row, "not_exhaustive_category_ids") or (),
         )  # fmt: skip
+
+
+def _category_list(reading: _Reading, picture: dict[str, Any], key: str) -> tuple[int, ...] | None:
+    """One of LVIS's lists of category ids, ascending; None where the picture has no such list."""
+    values = picture.get(key)
+    if values is None:
+        return None
+    where = f"{reading.path}: picture {picture['file_name']} (id {picture['id']})"
+    if not isinstance(values, list):
+        raise UserError(f"{where}: {key} must be a list of category ids, not {_brief(values)}")
+    for value in values:
+        if not _is_id(value) or value not in reading.categories:
+            raise UserError(f"{where}: {key}: there is no category with id {_brief(value)}")
+    return tuple(sorted(set(values)))
 
 
 def _annotation(reading: _Reading, row: dict[str, Any], picture: dict[str, Any]) -> Annotation:

@@ -1,0 +1,70 @@
+"""A run before its first step: the network on its device and over its ranks, its average, its optimiser."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tracesight.errors import UserError
+from tracesight.training.ema import ema_of
+from tracesight.training.ranks import Ranks
+from tracesight.training.run import Run
+from tracesight.training.signals import Stop
+from tracesight.training.spread import copied, shard
+
+
+def begin(
+    model: nn.Module,
+    optimiser_of: Callable[[nn.Module], torch.optim.Optimizer],
+    *,
+    device: torch.device,
+    ranks: Ranks,
+    stop: Stop,
+    distributed: str,
+    batch_size: int,
+    parts: int,
+    half: bool,
+    ema: bool,
+    **numbers: Any,
+) -> Run:
+    """A run of `model` from step 0.
+
+    Args:
+        optimiser_of: the optimiser of a model, made once its parameters are where they stay.
+        distributed: over several ranks "ddp" copies the network, "fsdp" shards it.
+        batch_size: pictures an update over all ranks. parts: how many parts a rank cuts its share into.
+        half: fp16, whose losses a scaler keeps out of underflow.
+        ema: whether an average of the weights is kept.
+        numbers: the other fields of `Run`: total, identity, patience.
+
+    Raises:
+        UserError: a rank's share of the batch cannot be cut into so many parts.
+    """
+    if batch_size // ranks.count < parts:
+        share = f" on each of {ranks.count} ranks" if ranks.count > 1 else ""
+        raise UserError(
+            f"accumulate={parts}: a batch of {batch_size // ranks.count}{share} has no so many parts; "
+            f"use accumulate={max(1, batch_size // ranks.count)} or less"
+        )
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    average, sharded = ema_of(model) if ema else None, ranks.count > 1 and distributed == "fsdp"
+    plain = copy.deepcopy(model) if sharded else None
+    if sharded:
+        for network in filter(None, (model, average)):
+            shard(network, ranks, device)
+    return Run(
+        model=model,
+        network=copied(model) if ranks.count > 1 and not sharded else model,
+        optimiser=optimiser_of(model),
+        ema=average,
+        plain=plain,
+        scaler=torch.amp.GradScaler(device.type) if half else None,
+        ranks=ranks,
+        stop=stop,
+        parts=parts,
+        **numbers,
+    )
