@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tracesight as ts
+from tracesight.cli import _status as main_status
 from tracesight.data.trays import make_trays
 from tracesight.errors import PartialFailure, UserError
 from tracesight.recipes import detect
-from tracesight.cli import _status as main_status
 from tracesight.training.history import read_history
 from tracesight.training.replay import replay
 from tracesight.training.steps import update
@@ -155,7 +155,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(trays, tiny, tmp
 
     monkeypatch.setattr(detect, "build_detector", steep)
     monkeypatch.setattr(detect, "update", counted)
-    with pytest.raises(PartialFailure, match="step 2: the gradient's norm is (nan|inf)"):
+    with pytest.raises(PartialFailure, match=r"step 2: the gradient's norm is (nan|inf)"):
         run(tiny.model_copy(update={"ema": 0.0}), trays, tmp_path / "run")
     assert torch.equal(held["model"].roi_heads.box_predictor.cls_score.bias, held["before"])
     assert [path.name[:13] for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]

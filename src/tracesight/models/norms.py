@@ -40,9 +40,10 @@ def norm_layer(name: str, eps: float = 1e-5) -> Callable[[int], nn.Module]:
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm whose statistics in training are those of all ranks' pictures, on any device.
 
-    Ioffe and Szegedy, "Batch Normalization" (2015), algorithm 1; over ranks as Peng et al., "MegDet" (2018), section
-    3.2. Ranks may hold different numbers of cells. It is torch's layer in evaluation mode and where there is one rank;
-    torch's own over ranks, `nn.SyncBatchNorm`, refuses tensors on the CPU. Parameters and buffers have torch's names.
+    Ioffe and Szegedy, "Batch Normalization" (2015), algorithm 1; over ranks as Peng et al., "MegDet" (2018), "Cross-GPU
+    Batch Normalization". Ranks may hold different numbers of cells. It is torch's layer in evaluation mode and where
+    there is one rank; torch's own over ranks, `nn.SyncBatchNorm`, refuses tensors on the CPU. Parameters and buffers
+    have torch's names.
     """
 
     running_mean: Tensor
@@ -85,7 +86,7 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (C,), sum of squared deviations from it (C,) and cells a channel, over all ranks' x (N, C, H, W).
 
     Each rank's deviations are from its own mean, and merged: Chan et al., "Updating Formulae and a Pairwise Algorithm
-    for Computing Sample Variances" (1979), equation 2.1. Sums of squares would lose what is small beside the mean.
+    for Computing Sample Variances" (1979), section 2. Sums of squares would lose what is small beside the mean.
     """
     channels, cells = x.shape[1], x.numel() // x.shape[1]
     own = x.new_zeros(2 * channels + 1)

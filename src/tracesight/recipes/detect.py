@@ -190,7 +190,7 @@ def learn(
             history.add(step=step + 1, seconds=run.seconds, lr=rate(step), loss=loss, **row)
 
     def look(history: History | None = history) -> tuple[Bundle, Validation | None]:
-        watch.flush()
+        run.settle()
         bundle = bundle_of(run, config, splits)
         return measure(run, bundle, config, splits, out, history, partial(losses_of, bundle.model), display)
 
@@ -207,7 +207,6 @@ def learn(
             if due(run, config.validate_every):
                 reached = look()
             if due(run, config.checkpoint_every):
-                watch.flush()
                 run.save(checkpoints, config.keep_checkpoints)
         # A run that was killed after its last checkpoint is measured once more.
         reached = reached or look(history=None)

@@ -43,8 +43,10 @@ class Run:
         total: updates to make.
         parts: every batch is cut into so many (gradient accumulation).
         patience: validations in a row without a better figure after which the run ends; 0: never.
-        step: updates made. measured: the step of the last validation. best: best figure on val so far. stale:
-        validations since.
+        step: updates made.
+        measured: the step of the last validation.
+        best: best figure on val so far.
+        stale: validations since.
     """
 
     model: nn.Module
@@ -68,6 +70,7 @@ class Run:
     part: int = 0  # of the batch at hand, from 0
     share: float = 1.0  # of the batch's pictures that this part holds
     saved: int | None = None  # the step of the newest checkpoint
+    settle: Callable[[], None] = lambda: None  # reads losses that have not been read yet
     writing: bool = False  # weights are being changed: what is in memory is no state to keep
     at_hand: Loaded | None = None  # the part being worked on
     fitted: tuple[int, float] | None = None  # the largest part so far: its pixels, and the bytes in use with it
@@ -120,7 +123,9 @@ class Run:
 
         Raises:
             UserError: it cannot be written, on every rank.
+            NotFiniteError: the losses of the last step, which had not been read yet, were not finite.
         """
+        self.settle()
         state = self.state()
         with self.stop.whole():
             of_first(self.ranks, lambda: str(save_checkpoint(folder, self.step, state, keep)))
@@ -183,7 +188,7 @@ def _rescued(run: Run, folder: Path, keep: int, agreed: bool = False) -> str:
 
     agreed: all ranks stop at this very step, so that even a sharded state can be gathered.
     """
-    if run.saved != run.step and not run.writing and (agreed or not is_sharded(run.model)):
+    if 0 < run.step != run.saved and not run.writing and (agreed or not is_sharded(run.model)):
         with contextlib.suppress(UserError):  # no room: the one before remains, and the reason is told elsewhere
             # A rank that fails alone must not wait for the others: with DDP the first holds everything.
             writer = run if agreed else copy.copy(run)

@@ -51,7 +51,8 @@ def copied(model: nn.Module) -> nn.Module:
     """
     known = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **{option: False})
+    options: dict[str, Any] = {option: False}
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -57,10 +57,8 @@ def steps(
                 run.at_hand = to_device(_between(loaded, begin, end), run.device)
                 average_gradients(run.network, part == run.parts - 1)
                 yield step, run.at_hand
-                _note_memory(run)
             if run.step != step + 1:
                 raise RuntimeError(f"step {step} was not followed by exactly one update of each part")
-            run.at_hand = None
             job.advance(waited, lr=rate)
 
 
@@ -84,6 +82,7 @@ def update(
     watch.take(losses)
     total = torch.stack(list(losses.values())).sum() * run.share
     (total if run.scaler is None else run.scaler.scale(total)).backward()
+    _note_memory(run)
     if run.part + 1 < run.parts:
         return False
     if run.scaler is not None:
@@ -97,6 +96,7 @@ def update(
             update_ema(run.ema, run.model, run.step + 1, ema_decay)
         run.step += 1
         run.writing = False
+    run.at_hand = None  # what comes now, such as a validation, is not this batch's doing
     run.optimiser.zero_grad(set_to_none=True)
     return True
 

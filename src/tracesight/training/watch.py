@@ -55,6 +55,7 @@ class LossWatch:
     ) -> None:
         self._run, self._dataset, self._folder = run, dataset, folder
         self._losses_of, self._note = losses_of, note
+        run.settle = self.flush
         self._names: list[str] = []
         self._parts: list[_Taken] = []
         self._pending: tuple[int, list[_Taken], Tensor, torch.cuda.Event] | None = None
@@ -86,7 +87,7 @@ class LossWatch:
         self._pending = (step, parts, landed, copied)
 
     def flush(self) -> None:
-        """Read what has not been read yet: to be called before anything is written that rests on it."""
+        """Read what has not been read yet. `run.settle` is this, called before anything is written that rests on it."""
         if self._pending is None:
             return
         step, parts, values, copied = self._pending
