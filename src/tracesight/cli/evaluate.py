@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,26 +26,32 @@ def evaluate(
     """Score a bundle on labelled pictures: COCO's figures for boxes and masks, overall and by class.
 
     Where the bundle says in how many training pictures each class was, also for rare, common and frequent classes.
+    Under torchrun its processes share the pictures: torchrun --nproc-per-node 2 -m tracesight evaluate …
     """
+    from tracesight.bundle import load
+    from tracesight.cli.show import progress
+    from tracesight.data.checks import check_pictures
+    from tracesight.training.ranks import joined, of_first
+    from tracesight.training.validate import results_of_all
+
+    with joined(device) as (ranks, place):
+        model = load(bundle)
+        dataset = _dataset(model, data, split)
+        of_first(ranks, lambda: check_pictures(dataset))
+        with progress("evaluate", len(dataset), quiet=not ranks.first) as advance:
+            results = results_of_all(model, dataset, ranks, lambda _: advance(), device=place, precision=precision)
+        of_first(ranks, lambda: _score(model, dataset, results or [], out, as_json))
+
+
+def _score(model: Bundle, dataset: Dataset, results: list[dict[str, Any]], out: Path | None, as_json: bool) -> None:
+    """The figures of `results`: printed, and written where that is wanted."""
     import json
 
-    from tracesight import evaluation, predict
-    from tracesight.bundle import load
-    from tracesight.cli.show import note, print_json, progress
+    from tracesight import evaluation
+    from tracesight.cli.show import note, print_json
     from tracesight.lineage.record import pictures_of_category
     from tracesight.scene.values import write_whole
-    from tracesight.training.precision import choose_device
 
-    model = load(bundle)
-    dataset = _dataset(model, data, split)
-    with progress("evaluate", len(dataset)) as advance:
-        results = predict.dataset_results(
-            model,
-            dataset,
-            device=choose_device(device),
-            precision=precision,
-            progress=lambda _: advance(),
-        )
     kinds = ("bbox", "segm") if model.task == "segment" else ("bbox",)
     metrics = evaluation.evaluate(
         results,
@@ -67,8 +73,7 @@ def evaluate(
 
 
 def _dataset(model: Bundle, data: Path, split: str | None) -> Dataset:
-    """The labelled pictures that are meant, checked whole."""
-    from tracesight.data.checks import check_pictures
+    """The labelled pictures that are meant."""
     from tracesight.data.formats import read_dataset, read_splits
     from tracesight.errors import UserError
 
@@ -83,5 +88,4 @@ def _dataset(model: Bundle, data: Path, split: str | None) -> Dataset:
         if chosen is None:
             raise UserError(f"{data}: has no val; say --split train, or name one set of pictures")
         dataset = chosen
-    check_pictures(dataset)
     return dataset

@@ -21,13 +21,13 @@ def note(line: str) -> None:
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar while a terminal is there; the yielded function is called after each of `total` steps."""
+def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A bar while a terminal is there, unless `quiet`; the yielded function is called after each of `total` steps."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)

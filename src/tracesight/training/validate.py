@@ -107,19 +107,30 @@ def validate(
     Raises:
         UserError: a picture that could be read before the training cannot be read any more.
     """
-    mine = range(ranks.rank, len(val), ranks.count)
-    with display.job("validate", len(mine)) as job:
-        found = dataset_results(bundle, val.subset(mine), progress=lambda _: job.advance())
-    every = gathered(ranks, found)
-    if every is None:
+    with display.job("validate", -(-len(val) // ranks.count)) as job:
+        results = results_of_all(bundle, val, ranks, lambda _: job.advance())
+    if results is None:
         return None
-    place = {record.id: index for index, record in enumerate(val)}
-    # In the order of one process: where scores are equal, the order decides.
-    results = sorted((row for part in every for row in part), key=lambda row: place[row["image_id"]])
     kinds = kinds_of(bundle.model)
     with patient():
         metrics = evaluate(results, val, max_objects=bundle.max_objects, kinds=kinds, train_pictures=train_pictures)
         return Validation(metrics, operating_threshold(results, val, kind=kinds[-1]), results)
+
+
+def results_of_all(
+    bundle: Bundle, dataset: Dataset, ranks: Ranks, progress: Callable[[Any], None], **options: Any
+) -> list[dict[str, Any]] | None:
+    """The results of `predict.dataset_results`, each picture looked at by one of the ranks; None on all but the first.
+
+    progress: called with each scene that this rank has found. options: those of `dataset_results`.
+    """
+    mine = dataset.subset(range(ranks.rank, len(dataset), ranks.count))
+    every = gathered(ranks, dataset_results(bundle, mine, progress=progress, **options))
+    if every is None:
+        return None
+    # In the order of one process: where scores are equal, the order decides.
+    place = {record.id: index for index, record in enumerate(dataset)}
+    return sorted((row for part in every for row in part), key=lambda row: place[row["image_id"]])
 
 
 def kinds_of(model: nn.Module) -> tuple[str, ...]:
