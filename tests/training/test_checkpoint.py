@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from tracesight.errors import UserError
+from tracesight.errors import PartialFailure, UserError
 from tracesight.training import checkpoint
 from tracesight.training.checkpoint import load_checkpoint, load_newest, save_checkpoint
 
@@ -51,7 +51,7 @@ def test_a_full_disk_keeps_the_last_good_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(UserError, match=r"step 10: No space left on device; the one of step 5 remains"):
+    with pytest.raises(PartialFailure, match=r"step 10: No space left on device; the one of step 5 remains"):
         save_checkpoint(tmp_path, 10, state(10), keep=1)
     assert load_newest(tmp_path).state["step"] == 5 and len(list(tmp_path.iterdir())) == 1
 

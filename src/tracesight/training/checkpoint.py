@@ -7,6 +7,7 @@ content and the check on it visible. It holds tensors and plain values only and 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tracesight.errors import UserError
+from tracesight.errors import PartialFailure, UserError
 from tracesight.lineage.digest import file_digest
 
 FORMAT = 2  # 1 numbered the optimiser's state by position, 2 has the names of the parameters
@@ -37,16 +38,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     """Write `state` as the checkpoint of `step` and delete all but the `keep` newest.
 
     Raises:
-        UserError: it cannot be written (a full disk); what was there before is untouched.
+        PartialFailure: it cannot be written (a full disk); what was there before is untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote
         leftover.unlink(missing_ok=True)
-    draft = folder / f"step-{step:08d}.tmp"
+    draft, told = folder / f"step-{step:08d}.tmp", _Told()
     try:
-        with draft.open("wb") as file, _without_checksums():
-            torch.save({"format": FORMAT, "step": step, **state}, file)
-            file.flush()
+        with draft.open("wb", buffering=0) as file, _without_checksums():
+            torch.save({"format": FORMAT, "step": step, **state}, told.to(file))  # type: ignore[arg-type]
             os.fsync(file.fileno())
         path = folder / f"step-{step:08d}-{file_digest(draft)[:16]}.pt"
         draft.replace(path)
@@ -54,16 +54,43 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     # torch reports a full disk as a RuntimeError of its archive writer.
     except (OSError, RuntimeError) as error:
         draft.unlink(missing_ok=True)
+        error = told.error or error
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         last = max((number for number, _ in _listed(folder)), default=None)
         remains = "no checkpoint was written yet" if last is None else f"the one of step {last} remains"
-        raise UserError(
+        raise PartialFailure(
             f"{draft.parent}: cannot write the checkpoint of step {step}: {reason}; {remains}: make room and --resume"
         ) from None
     newest_first = sorted(_listed(folder), key=lambda row: (row[0], row[1] == path), reverse=True)
     for _, old in newest_first[max(1, keep) :]:
         old.unlink(missing_ok=True)
     return path
+
+
+class _Told:
+    """A file that remembers why writing to it failed: torch's archives then report a position that is not theirs."""
+
+    def __init__(self) -> None:
+        self.error: OSError | None = None
+
+    def to(self, file: io.FileIO) -> _Told:
+        """Write to `file` from now on."""
+        self._file = file
+        return self
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Write all of it. Raises OSError, as on a full disk."""
+        rest, size = memoryview(content).cast("B"), memoryview(content).nbytes
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def load_newest(folder: Path) -> Found:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ class Run:
         """Write a checkpoint of this instant to `folder`; all ranks call, the first one writes.
 
         Raises:
-            UserError: it cannot be written, on every rank.
+            PartialFailure: it cannot be written, on every rank.
             NotFiniteError: the losses of the last step, which had not been read yet, were not finite.
         """
         self.settle()
@@ -189,13 +188,16 @@ def _rescued(run: Run, folder: Path, keep: int, agreed: bool = False) -> str:
     agreed: all ranks stop at this very step, so that even a sharded state can be gathered.
     """
     if 0 < run.step != run.saved and not run.writing and (agreed or not is_sharded(run.model)):
-        with contextlib.suppress(UserError):  # no room: the one before remains, and the reason is told elsewhere
-            # A rank that fails alone must not wait for the others: with DDP the first holds everything.
-            writer = run if agreed else copy.copy(run)
-            writer.ranks = run.ranks if agreed else ALONE
-            if agreed or run.ranks.first:
+        # A rank that fails alone must not wait for the others: with DDP the first holds everything.
+        writer = run if agreed else replace(run, ranks=ALONE)
+        if agreed or run.ranks.first:
+            try:
                 writer.save(folder, keep)
                 run.saved = writer.saved
+            except NotFiniteError:
+                raise
+            except PartialFailure:  # no room: the one before remains, and the reason is told elsewhere
+                pass
     if run.saved is None:
         return "nothing is saved, since no step was finished" if run.step == 0 else "nothing could be saved"
     return f"the state of step {run.saved} is saved: go on with --resume"
