@@ -277,7 +277,7 @@ def open_run(run: Run, config: Config, out: Path, resume: bool, display: Display
         board = None
         if config.tensorboard:
             board = stack.enter_context(closing(open_board(out / "tensorboard", run.step)))
-        yield History(out / "history.csv", columns, run.step, board)
+        yield History(out / "history.csv", columns, run.step, board, run.measured)
 
 
 def rate_of(config: Config, total: int, step: int) -> float:

@@ -40,11 +40,11 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     Raises:
         PartialFailure: it cannot be written (a full disk); what was there before is untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote
-        leftover.unlink(missing_ok=True)
     draft, told = folder / f"step-{step:08d}.tmp", _Told()
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.tmp"):  # of a run that was killed while it wrote
+            leftover.unlink(missing_ok=True)
         with draft.open("wb", buffering=0) as file, _without_checksums():
             torch.save({"format": FORMAT, "step": step, **state}, told.to(file))  # type: ignore[arg-type]
             os.fsync(file.fileno())
@@ -53,7 +53,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
         _sync_folder(folder)
     # torch reports a full disk as a RuntimeError of its archive writer.
     except (OSError, RuntimeError) as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         error = told.error or error
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         last = max((number for number, _ in _listed(folder)), default=None)
@@ -61,8 +62,10 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
         raise PartialFailure(
             f"{draft.parent}: cannot write the checkpoint of step {step}: {reason}; {remains}: make room and --resume"
         ) from None
-    newest_first = sorted(_listed(folder), key=lambda row: (row[0], row[1] == path), reverse=True)
-    for _, old in newest_first[max(1, keep) :]:
+    others = sorted((row for row in _listed(folder) if row[1] != path), reverse=True)
+    # Of this step or later ones there are only those that were damaged when the run was taken up again.
+    useless = [row for row in others if row[0] >= step]
+    for _, old in useless + others[len(useless) :][max(1, keep) - 1 :]:
         old.unlink(missing_ok=True)
     return path
 

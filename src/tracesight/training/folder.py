@@ -54,9 +54,12 @@ def check_run_folder(out: Path, config: BaseModel, *, resume: bool, allow: Seque
 
 
 def write_config(out: Path, config: BaseModel) -> None:
-    """Make the folder and write the resolved configuration into it."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "config.yaml", config_yaml(config))
+    """Make the folder and write the resolved configuration into it. Raises UserError if it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "config.yaml", config_yaml(config))
+    except OSError as error:
+        raise UserError(f"{error.strerror} for {out / 'config.yaml'}; make room or choose another --out") from None
 
 
 def write_metrics(out: Path, metrics: dict[str, Any]) -> None:

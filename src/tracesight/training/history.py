@@ -26,15 +26,26 @@ class History:
         columns: names of the columns; the first is `step`, the number of updates made. The file of an earlier version
             may lack some: their cells stay empty.
         step: updates made so far; 0 begins a new file.
+        measured: updates made at the last validation that counts: rows without a loss after it are cut off too; None:
+            all count.
         board: is given every row too.
 
     Raises:
         UserError: the file cannot be written; what was there before is untouched.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], step: int = 0, board: Board | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        step: int = 0,
+        board: Board | None = None,
+        measured: int | None = None,
+    ) -> None:
         self.path, self.columns, self.board = path, tuple(columns), board
-        kept = [row for row in read_history(path) if row["step"] <= step] if step and path.exists() else []
+        last = step if measured is None else measured
+        there = read_history(path) if step and path.exists() else []
+        kept = [row for row in there if row["step"] <= (step if "loss" in row else last)]
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)

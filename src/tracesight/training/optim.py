@@ -26,7 +26,9 @@ def build_optimiser(
     """`"sgd"` (with momentum) or `"adamw"` (betas 0.9 and 0.999) over `parameter_groups`, fused."""
     groups = parameter_groups(model, weight_decay)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+        # Parameters that are sharded have no fused kernel of it.
+        whole = not any(hasattr(parameter, "full_tensor") for group in groups for parameter in group["params"])
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=whole)
     return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 

@@ -91,7 +91,11 @@ def load_model_state(model: nn.Module, state: dict[str, Any]) -> None:
 
 def load_optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """The same for the optimiser of `model`."""
+    fused = [group["fused"] for group in optimiser.param_groups]
     set_optimizer_state_dict(model, optimiser, state, options=_GIVEN)
+    # Which kernel updates is a matter of where the parameters are now, not of where they were.
+    for group, own in zip(optimiser.param_groups, fused):
+        group["fused"] = own
     # The fused kernels walk through memory, and take for granted that a parameter's state lies in it as the parameter
     # does. Shards are contiguous and whole networks channels last, so what was written by the one does not.
     for parameter, held in optimiser.state.items():

@@ -117,7 +117,10 @@ def _step(run: Run, norm: Tensor) -> None:
         run.scaler.step(run.optimiser)
         run.scaler.update()
         return
-    if run.device.type == "cuda":
+    if run.device.type == "cuda" and not run.optimiser.defaults["fused"]:
+        if not torch.isfinite(norm):  # waits for the device: only the fused kernels look for themselves
+            return
+    elif run.device.type == "cuda":
         # Losses are read one step late there. Until then the fused optimisers themselves leave the weights alone.
         run.optimiser.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
     run.optimiser.step()

@@ -88,6 +88,7 @@ def measure(
         figure = _told(run, bundle, reached.metrics, val_loss, history, display)
         with run.stop.whole():
             _compare(run, bundle, figure, out, display)
+            run.measured = run.step  # in here, or a signal would have it counted twice
     run.best, run.stale = share(run.ranks, (run.best, run.stale))
     run.measured = run.step
     return bundle, reached
@@ -187,8 +188,8 @@ def _told(
 def _compare(run: Run, bundle: Bundle, figure: float, out: Path, display: Display) -> None:
     """Keep the bundle if it is the best so far, else count how long there was none."""
     if run.best is None or figure > run.best or not (out / "best").exists():
-        run.best, run.stale = figure, 0
         bundle.save(out / "best")
+        run.best, run.stale = figure, 0
     elif run.measured < run.step:  # not where the end is measured a second time
         run.stale += 1
         if 0 < run.patience <= run.stale:
