@@ -87,7 +87,10 @@ def advice(**changed):
 
 
 def test_without_an_estimate_parts_become_half_as_large():
-    assert advice() == "--resume accumulate=2 cuts each batch into 2 parts of at most 2 pictures and learns the same"
+    assert (
+        advice()
+        == "--resume accumulate=2 cuts each batch into 2 parts of at most 2 pictures and learns nearly the same"
+    )
     assert "accumulate=8 cuts each batch into 8 parts of at most 2 pictures" in advice(parts=4)
     # Five pictures in parts of 2 and 3, and that of 2 did not fit.
     assert "accumulate=5 cuts each batch into 5 parts of one picture" in advice(pictures=2, parts=2, batch=5)

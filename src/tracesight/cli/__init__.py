@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _status(arguments: list[str]) -> int:
     try:
         status = app(arguments, standalone_mode=False, prog_name="tracesight")
-        return status if isinstance(status, int) else 0
+        # typer makes a status of Ctrl-C and says nothing.
+        return _complain("interrupted", 130) if status == 130 else status if isinstance(status, int) else 0
     except UserError as error:
         return _complain(str(error), 2)
     except PartialFailure as error:
@@ -76,8 +77,18 @@ def _status(arguments: list[str]) -> int:
         # Mistakes in the command line. The class belongs to click, which some versions of typer bring in themselves.
         describe = getattr(error, "format_message", None)
         if describe is None:
+            if _is_out_of_memory(error):
+                return _complain(f"out of memory ({' '.join(str(error).split())[:120]})", 1)
             raise
         return _complain(f"{describe()} (see `tracesight {_command(arguments)}--help`)", 2)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:  # then it is not torch's
+        return isinstance(error, MemoryError)
+    from tracesight.training.fit import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _rank() -> str:

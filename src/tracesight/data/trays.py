@@ -46,7 +46,7 @@ class Placed(NamedTuple):
 
 
 def make_trays(
-    folder: Path,
+    folder: Path | str,
     *,
     pictures: int,
     seed: int,
@@ -58,6 +58,7 @@ def make_trays(
     The same seed gives the same pictures, whatever their number. `progress` is called with (done, all) after each.
     Raises ValueError for fewer than one picture, or a side under 96 pixels, where a tray holds no six parts.
     """
+    folder = Path(folder)
     if pictures < 1:
         raise ValueError(f"pictures={pictures}: at least one is needed")
     if side < 96:

@@ -42,8 +42,13 @@ def begin(
         numbers: the other fields of `Run`: total, identity, patience.
 
     Raises:
-        UserError: a rank's share of the batch cannot be cut into so many parts.
+        UserError: ranks cannot share the batch evenly, or cannot cut their share into so many parts.
     """
+    if batch_size % ranks.count:
+        raise UserError(
+            f"batch_size={batch_size} cannot be shared evenly by {ranks.count} processes: "
+            f"use batch_size={-(-batch_size // ranks.count) * ranks.count}"
+        )
     if batch_size // ranks.count < parts:
         share = f" on each of {ranks.count} ranks" if ranks.count > 1 else ""
         raise UserError(

@@ -21,6 +21,7 @@ _SAID = (
     "out of memory",
     "bad_alloc",
     "could not create a memory object",
+    "could not create a primitive",
     "status_alloc_failed",
     "memoryerror in dataloader",
 )
@@ -75,7 +76,7 @@ def suggestion(
         left = math.ceil(whole / more)
         return (
             f"--resume accumulate={more} cuts each batch into {more} parts of "
-            f"{'one picture' if left == 1 else f'at most {left} pictures'} and learns the same"
+            f"{'one picture' if left == 1 else f'at most {left} pictures'} and learns nearly the same"
         )
     factor = math.sqrt((most or pixels / 2) / pixels)
     key, side = ("image_size", image_size) if crop_size is None else ("crop_size", crop_size)

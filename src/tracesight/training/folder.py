@@ -14,8 +14,11 @@ from tracesight.scene.values import write_whole
 from tracesight.training.config import changed_key, config_yaml, read_config
 from tracesight.training.lock import LOCK_NAME
 
-# Where the work is done does not change what is computed (to rounding, for the device).
-FREE_KEYS = ("workers", "device", "accumulate", "distributed", "tensorboard")
+# Where and how the work is done does not change what is learned, but for rounding (and see docs/resume.md for
+# `accumulate`), nor does how often it is saved.
+FREE_KEYS = (
+    "workers", "device", "threads", "accumulate", "distributed", "tensorboard", "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
 
 
 def check_run_folder(out: Path, config: BaseModel, *, resume: bool, allow: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -44,7 +47,10 @@ def check_run_folder(out: Path, config: BaseModel, *, resume: bool, allow: Seque
         new = config.model_dump(mode="json")
         old = _completed(read_config(out / "config.yaml"), type(config))
         if changed := changed_key(old, new, FREE_KEYS):
-            raise UserError(f"{out}: --resume with another {changed}; begin a new run in another --out")
+            raise UserError(
+                f"{out}: --resume with another {changed}; give the keys it had (--config {out / 'config.yaml'}), "
+                "or begin a new run in another --out"
+            )
     if not finished.exists():
         return None
     try:
@@ -74,7 +80,10 @@ def compare_identity(old: dict[str, Any], new: dict[str, Any], kind: type[BaseMo
     """
     config = _completed(old["config"], kind)
     if changed := changed_key(config, new["config"], FREE_KEYS):
-        raise UserError(f"{out}: --resume with another {changed}; begin a new run in another --out")
+        raise UserError(
+            f"{out}: --resume with another {changed}; give the keys it had (--config {out / 'config.yaml'}), "
+            "or begin a new run in another --out"
+        )
     for split in ("train", "val"):
         if (old["data"].get(split) or {}).get("digest") != (new["data"].get(split) or {}).get("digest"):
             raise UserError(f"{out}: --resume with other data: pictures or labels of {split} are not the ones it had")

@@ -178,7 +178,8 @@ def kept(run: Run, folder: Path, keep: int, say: Callable[[str], None]) -> Itera
             raise PartialFailure(f"step {run.step}: out of memory; {remains}{_smaller(run)}") from error
         if isinstance(error, OSError) and fit.is_disk_full(error):
             raise PartialFailure(f"no room to write {error.filename or folder.parent}; {remains}; make room") from error
-        say(remains)
+        if "--resume" not in str(error):  # a disk that is full has said it already
+            say(remains)
         raise
 
 
