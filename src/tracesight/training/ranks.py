@@ -161,7 +161,8 @@ def _find_each_other(ranks: Ranks, device: torch.device) -> None:
         if int(os.environ.get("LOCAL_WORLD_SIZE", "0")) == ranks.count:
             # After `torchrun --max-restarts` its store still holds the addresses of those that have died. (Over several
             # hosts the counts of restarts may differ, so that this would part the ranks.)
-            store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.count, timeout=_TO_WAIT)
     except dist.DistError as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
