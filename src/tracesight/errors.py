@@ -11,6 +11,10 @@ class PartialFailure(Exception):
     """Part of the work failed and the rest was done: one line that says which (exit status 1)."""
 
 
+class CheckpointError(PartialFailure):
+    """A checkpoint that could not be written; the one before remains."""
+
+
 class NotFiniteError(PartialFailure):
     """A loss or gradient that is not a number: going on from where it happened would only repeat it."""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import run, small, without_report
 
 from tracesight.data.trays import make_trays
+from tracesight.models import resnet
 from tracesight.recipes.detect import Config
 from tracesight.scene import Mask
 
@@ -81,3 +84,19 @@ def tiny() -> Config:
         threads=1,
         device="cpu",
     )
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """A network half as deep, and no report."""
+    with without_report() as patch:
+        patch.setitem(resnet.DEPTHS, 18, (1, 1, 1, 1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed(quick, trays, tmp_path_factory) -> Path:
+    """The small run that nothing has disturbed."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(small(), trays, out)
+    return out

@@ -1,17 +1,14 @@
-"""What a training survives: kills, signals, full disks, too little memory, dying workers, damaged files, odd clocks."""
+"""What a training survives: kills, signals, too little memory, dying workers, damaged files, odd clocks."""
 
 from __future__ import annotations
 
-import errno
-import json
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +28,6 @@ from small_runs import (
     run,
     small,
     step_of,
-    without_report,
 )
 
 from tracesight.cli import _status as main_status
@@ -42,23 +38,8 @@ from tracesight.training import validate
 from tracesight.training.checkpoint import load_checkpoint, save_checkpoint
 from tracesight.training.history import read_history
 
+pytestmark = pytest.mark.usefixtures("quick")
 posix = pytest.mark.skipif(os.name == "nt", reason="os.kill ends a process on Windows")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    """A network half as deep, and no report."""
-    with without_report() as patch:
-        patch.setitem(resnet.DEPTHS, 18, (1, 1, 1, 1))
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(quick, trays, tmp_path_factory) -> Path:
-    """The run that nothing has disturbed."""
-    out = tmp_path_factory.mktemp("undisturbed") / "run"
-    run(small(), trays, out)
-    return out
 
 
 @posix
@@ -71,8 +52,8 @@ def test_kill_nine_loses_nothing(tmp_path):
 # What is found on --resume
 
 
-def test_a_checkpoint_of_another_model_is_refused(whole, trays, tmp_path, capsys):
-    out = killed(whole, tmp_path / "run", 4)
+def test_a_checkpoint_of_another_model_is_refused(undisturbed, trays, tmp_path, capsys):
+    out = killed(undisturbed, tmp_path / "run", 4)
     state = load_checkpoint(checkpoints(out)[-1])
     wider = small(model_args={**small().model_args, "box_channels": 48})
     other = detect.build_detector(
@@ -88,22 +69,24 @@ def test_a_checkpoint_of_another_model_is_refused(whole, trays, tmp_path, capsys
     assert content(out) == before
 
 
-def test_another_seed_is_another_run(whole, trays):
+def test_another_seed_is_another_run(undisturbed, trays):
     with pytest.raises(UserError, match=r"--resume with another seed \(0 → 1\)"):
-        run(small(seed=1), trays, whole, resume=True)
+        run(small(seed=1), trays, undisturbed, resume=True)
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(whole, trays, tmp_path):
-    out = killed(whole, tmp_path / "run", 4)
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(undisturbed, trays, tmp_path):
+    out = killed(undisturbed, tmp_path / "run", 4)
     cut_short(checkpoints(out)[-1])
     _, said = run(small(), trays, out, resume=True)
     assert any("damaged checkpoint" in line and "step-00000004" in line for line in said)
     assert "resuming at step 2 of 6" in said
-    assert_same(whole, out)
+    assert_same(undisturbed, out)
 
 
-def test_where_all_checkpoints_are_damaged_it_starts_afresh_and_keeps_new_ones(whole, trays, tmp_path, monkeypatch):
-    out, said = killed(whole, tmp_path / "run", 2), []
+def test_where_all_checkpoints_are_damaged_it_starts_afresh_and_keeps_new_ones(
+    undisturbed, trays, tmp_path, monkeypatch
+):
+    out, said = killed(undisturbed, tmp_path / "run", 2), []
     cut_short(checkpoints(out)[0])
     for step in (4, 5, 6):
         (out / "checkpoints" / f"step-{step:08d}-0123456789abcdef.pt").write_bytes(b"PK")
@@ -113,17 +96,17 @@ def test_where_all_checkpoints_are_damaged_it_starts_afresh_and_keeps_new_ones(w
     assert sum("damaged checkpoint" in line for line in said) == 4 and any("starting afresh" in line for line in said)
     _, said = run(small(), trays, out, resume=True)
     assert "resuming at step 2 of 6" in said
-    assert_same(whole, out)
+    assert_same(undisturbed, out)
 
 
 # Others on the same machine
 
 
-def test_two_runs_do_not_write_into_one_folder(whole, trays, tmp_path, monkeypatch):
+def test_two_runs_do_not_write_into_one_folder(undisturbed, trays, tmp_path, monkeypatch):
     """The folder is held by another process, and then by a training from which others are kept away."""
     hold = "import sys; from pathlib import Path; from tracesight.training.lock import held\n"
     hold += "with held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    out = killed(whole, tmp_path / "run", 4)
+    out = killed(undisturbed, tmp_path / "run", 4)
     before = content(out)
     arguments = [sys.executable, "-c", hold, str(out)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
@@ -138,11 +121,11 @@ def test_two_runs_do_not_write_into_one_folder(whole, trays, tmp_path, monkeypat
     )
     run(small(), trays, out, resume=True)
     assert refused[0].returncode == 1 and f"written by process {os.getpid()} on host" in refused[0].stderr
-    assert_same(whole, out)
+    assert_same(undisturbed, out)
 
 
 @posix
-def test_a_worker_that_dies_is_replaced(whole, trays, tmp_path, monkeypatch):
+def test_a_worker_that_dies_is_replaced(undisturbed, trays, tmp_path, monkeypatch):
     others = multiprocessing.active_children()
 
     def murder(_: Any) -> None:
@@ -152,10 +135,10 @@ def test_a_worker_that_dies_is_replaced(whole, trays, tmp_path, monkeypatch):
     before_update(monkeypatch, 1, murder)
     _, said = run(small(workers=1), trays, tmp_path / "run")
     assert any("a worker was killed by SIGKILL" in line and "nothing is lost" in line for line in said)
-    assert_same(whole, tmp_path / "run", but=("workers",))
+    assert_same(undisturbed, tmp_path / "run", but=("workers",))
 
 
-def test_a_clock_that_jumps_back_changes_nothing(whole, trays, tmp_path, monkeypatch):
+def test_a_clock_that_jumps_back_changes_nothing(undisturbed, trays, tmp_path, monkeypatch):
     year, real = 365 * 86400, time.time
 
     class Past(datetime):
@@ -178,7 +161,7 @@ def test_a_clock_that_jumps_back_changes_nothing(whole, trays, tmp_path, monkeyp
     assert (datetime.now(UTC).timestamp() - time.time()) > year / 2
     _, said = run(small(), trays, out, resume=True)
     assert "resuming at step 4 of 6" in said
-    assert_same(whole, out)
+    assert_same(undisturbed, out)
     seconds = [row["seconds"] for row in read_history(out / "history.csv")]
     assert seconds == sorted(seconds) and seconds[0] > 0 and seconds[-1] < 600
 
@@ -208,7 +191,7 @@ def test_signals_save_the_step_and_resume_goes_on_from_it(trays, tmp_path, monke
 
 @posix
 @pytest.mark.parametrize("instant", ["figures", "told", "kept"])
-def test_a_signal_during_validation_leaves_it_to_be_done_once(whole, trays, tmp_path, monkeypatch, instant):
+def test_a_signal_during_validation_leaves_it_to_be_done_once(undisturbed, trays, tmp_path, monkeypatch, instant):
     """While figures are computed, once they have been told, and while the best bundle is written."""
     sent: list[int] = []
 
@@ -241,138 +224,13 @@ def test_a_signal_during_validation_leaves_it_to_be_done_once(whole, trays, tmp_
         before_update(patch, 3, die)  # it is measured now, which no checkpoint holds yet
         run(small(), trays, out, resume=True)
     run(small(), trays, out, resume=True)
-    assert_same(whole, out)
-
-
-# Disk
-
-
-def fill_disk(patch: pytest.MonkeyPatch, part: str) -> None:
-    """Writing to files whose paths have `part` in them fails from now on, as on a disk that has no room left."""
-    real = Path.open
-
-    def opened(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
-        file = real(path, mode, *args, **options)
-        return Full(file) if mode[0] in "wax" and part in path.as_posix() else file
-
-    patch.setattr(Path, "open", opened)
-
-
-class Full:
-    """A file on it."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, content: Any) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def __enter__(self) -> Full:
-        return self
-
-    def __exit__(self, *caught: object) -> None:
-        self._file.close()
-
-
-@pytest.mark.parametrize(
-    ("step", "where", "culprit", "saved"),
-    [
-        (3, "/checkpoints/", r"cannot write the checkpoint of step 4: No space left on device; .*step 2 remains", 2),
-        (3, "/history.csv", r"no space left on .*history\.csv.*step 3 was not written", 2),
-        (2, "/.best.writing", r"best: cannot be written \(No space left on device\)", 3),
-        (6, "/.metrics.json", r"no room to write .*; the state of step 6 is saved: go on with --resume; make room", 6),
-    ],
-    ids=["checkpoint", "history", "best", "end"],
-)  # fmt: skip
-def test_a_full_disk_loses_nothing(whole, trays, tmp_path, monkeypatch, step, where, culprit, saved):
-    out, said = tmp_path / "run", []
-    with monkeypatch.context() as patch:
-        before_update(patch, step - 1, lambda _: fill_disk(patch, where))
-        with pytest.raises((UserError, PartialFailure), match=culprit) as caught:
-            detect.train(small(), trays, out, progress=said.append)
-    assert isinstance(caught.value, PartialFailure) or "best" in where
-    assert f"the state of step {saved} is saved: go on with --resume" in " ".join([*said, str(caught.value)])
-    assert [step_of(path) for path in checkpoints(out)][-1] == saved
-    _, said = run(small(), trays, out, resume=True)
-    assert f"resuming at step {saved} of 6" in said
-    assert_same(whole, out)
-
-
-def test_a_best_bundle_for_which_there_was_no_room_is_written_later(trays, tmp_path, monkeypatch):
-    """Of three bundles the second is the best; there is one in its place already when it cannot be written."""
-    real, outs, config = validate.evaluate, [tmp_path / "whole", tmp_path / "run"], small(validate_every=2)
-
-    def highest_after_four(*args: Any, **options: Any) -> dict[str, Any]:
-        metrics = real(*args, **options)
-        metrics["bbox"]["AP@all"] = {2: 0.2, 4: 0.9, 6: 0.5}[reached(outs[0])]
-        return metrics
-
-    monkeypatch.setattr(validate, "evaluate", highest_after_four)
-    run(config, trays, outs[0])
-    outs.reverse()
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="best: cannot be written"):
-        before_update(patch, 3, lambda _: fill_disk(patch, "/.best.writing"))
-        run(config, trays, outs[0])
-    run(config, trays, outs[0], resume=True)
-    assert_same(*outs)
-
-
-@pytest.mark.parametrize("where", ["/.config.yaml", "/.history.csv"])
-def test_a_disk_that_is_full_at_once_is_said(trays, tmp_path, monkeypatch, where):
-    fill_disk(monkeypatch, where)
-    with pytest.raises(UserError, match=r"(?i)no space left on .*make room or choose another --out"):
-        run(small(), trays, tmp_path / "run")
-
-
-ON_A_SMALL_DISK = """
-import json, subprocess, sys
-from pathlib import Path
-from tracesight.recipes import detect
-from tracesight.models import resnet
-detect.write_run = lambda *args, **facts: None
-resnet.DEPTHS[18] = (1, 1, 1, 1)
-data, disk, keys = map(Path, sys.argv[1:])
-config, said = detect.Config(**json.loads(keys.read_text())), []
-def mount(options):
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], check=True)
-mount("size=90m")
-try:
-    detect.train(config, data, disk / "run", progress=said.append)
-except Exception as error:
-    said.append(f"{type(error).__name__}: {error}")
-said.append(str(sorted(path.name[:13] for path in (disk / "run" / "checkpoints").iterdir())))
-mount("remount,size=500m")
-detect.train(config, data, disk / "run", resume=True, progress=said.append)
-subprocess.run(["cp", "-r", str(disk / "run"), str(disk.parent / "copy")], check=True)
-print(json.dumps(said))
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux") or shutil.which("unshare") is None, reason="needs namespaces")
-def test_a_disk_that_is_really_full_loses_nothing(whole, trays, tmp_path):
-    """A small file system of its own, on which the second checkpoint has no room; then it is made larger."""
-    inside = ["unshare", "--user", "--map-root-user", "--mount"]
-    disk, keys = tmp_path / "disk", tmp_path / "keys.json"
-    disk.mkdir()
-    if subprocess.run([*inside, "mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("no file system may be mounted here")
-    keys.write_text(json.dumps(small().model_dump(mode="json")))
-    arguments = [*inside, sys.executable, "-c", ON_A_SMALL_DISK, str(trays), str(disk), str(keys)]
-    ended = subprocess.run(arguments, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    said = json.loads(ended.stdout)
-    assert "cannot write the checkpoint of step 4" in " ".join(said) and "the one of step 2 remains" in " ".join(said)
-    assert "['step-00000002']" in said and "resuming at step 2 of 6" in said
-    assert_same(whole, tmp_path / "copy")
+    assert_same(undisturbed, out)
 
 
 # Memory
 
 
-def test_too_little_memory_says_what_would_fit(whole, trays, tmp_path, monkeypatch):
+def test_too_little_memory_says_what_would_fit(undisturbed, trays, tmp_path, monkeypatch):
     """From step 3 on there is room for one picture only: with the suggested number of parts the run goes on."""
     real, steps = detect.build_detector, []
 
@@ -399,7 +257,7 @@ def test_too_little_memory_says_what_would_fit(whole, trays, tmp_path, monkeypat
     assert "--resume accumulate=2 cuts each batch into 2 parts of one picture" in message
     _, said = run(small(accumulate=2), trays, tmp_path / "run", resume=True)
     assert "going on with accumulate=2, before it was 1" in said and "resuming at step 3 of 6" in said
-    assert [row["step"] for row in course(tmp_path / "run")] == [row["step"] for row in course(whole)]
+    assert [row["step"] for row in course(tmp_path / "run")] == [row["step"] for row in course(undisturbed)]
 
 
 # Early stopping, accumulation and what else a checkpoint must hold
@@ -436,13 +294,13 @@ def test_early_stopping_counts_on_after_a_kill(trays, tmp_path, monkeypatch):
 )
 def test_resume_is_exact_whatever_is_switched_on(trays, tmp_path, changed):
     config = small(**{"max_steps": 2, "validate_every": 0, "checkpoint_every": 1, **changed})
-    whole = tmp_path / "whole"
-    run(config, trays, whole)
-    state = load_checkpoint(checkpoints(whole)[-1])
+    peace = tmp_path / "peace"
+    run(config, trays, peace)
+    state = load_checkpoint(checkpoints(peace)[-1])
     assert (state["scaler"] is not None) == (config.precision == "fp16")
-    _, said = run(config, trays, killed(whole, tmp_path / "run", 1), resume=True)
+    _, said = run(config, trays, killed(peace, tmp_path / "run", 1), resume=True)
     assert "resuming at step 1 of 2" in said
-    assert_same(whole, tmp_path / "run")
+    assert_same(peace, tmp_path / "run")
 
 
 def test_more_parts_than_pictures_are_refused(trays, tmp_path):

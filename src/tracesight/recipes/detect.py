@@ -264,7 +264,7 @@ def open_run(run: Run, config: Config, out: Path, resume: bool, display: Display
             run.restore(found.state)
             display.say(f"resuming at step {run.step} of {run.total}")
         elif resume:
-            display.say(f"no checkpoint in {out}: starting afresh")
+            display.say(f"no {'sound ' if found.notes else ''}checkpoint in {out}: starting afresh")
         del found  # a second copy of all weights
         if not run.ranks.first:
             yield None
@@ -353,8 +353,11 @@ def finish(
     """Write `last/`, the report and, at the very end, metrics.json."""
     bundle, validation = reached
     bundle.save(out / "last")
+    notes = list(splits.notes)
+    if run.step < run.total:
+        notes.append(f"ended after {run.step} of {run.total} updates: no better figure for {run.stale} validations")
     metrics = {} if validation is None else {**validation.metrics, "operating": validation.operating}
-    metrics |= {"steps": run.step, "seconds": round(run.seconds, 1), "notes": list(splits.notes)}
+    metrics |= {"steps": run.step, "seconds": round(run.seconds, 1), "notes": notes}
     write_run(
         out,
         name=out.resolve().name,
@@ -366,7 +369,7 @@ def finish(
         seconds=run.seconds,
         hardware=describe(run.device, config.precision),
         config=run.identity["config"],
-        notes=splits.notes,
+        notes=notes,
     )
     write_metrics(out, metrics)
     display.say(f"finished after {run.step} steps in {duration(run.seconds)}: {out / 'report.html'}")

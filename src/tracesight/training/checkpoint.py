@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tracesight.errors import PartialFailure, UserError
+from tracesight.errors import CheckpointError, UserError
 from tracesight.lineage.digest import file_digest
 
 FORMAT = 2  # 1 numbered the optimiser's state by position, 2 has the names of the parameters
@@ -38,7 +38,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
     """Write `state` as the checkpoint of `step` and delete all but the `keep` newest.
 
     Raises:
-        PartialFailure: it cannot be written (a full disk); what was there before is untouched.
+        CheckpointError: it cannot be written (a full disk); what was there before is untouched.
     """
     draft, told = folder / f"step-{step:08d}.tmp", _Told()
     try:
@@ -59,7 +59,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         last = max((number for number, _ in _listed(folder)), default=None)
         remains = "no checkpoint was written yet" if last is None else f"the one of step {last} remains"
-        raise PartialFailure(
+        raise CheckpointError(
             f"{draft.parent}: cannot write the checkpoint of step {step}: {reason}; {remains}: make room and --resume"
         ) from None
     others = sorted((row for row in _listed(folder) if row[1] != path), reverse=True)
@@ -98,13 +98,15 @@ class _Told:
 
 def load_newest(folder: Path) -> Found:
     """The newest checkpoint in `folder` that is whole; each newer one that is not is named in `notes`."""
-    notes = []
+    damaged = []
     for _, path in sorted(_listed(folder), reverse=True):
         try:
-            return Found(path, load_checkpoint(path), tuple(notes))
+            state = load_checkpoint(path)
         except UserError as error:
-            notes.append(f"{error}; using the one before")
-    return Found(None, None, tuple(notes))
+            damaged.append(str(error))
+        else:
+            return Found(path, state, tuple(f"{line}; using the one before" for line in damaged))
+    return Found(None, None, tuple(damaged))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

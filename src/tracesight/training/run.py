@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tracesight.data.batch import Loaded
-from tracesight.errors import Interrupted, NotFiniteError, PartialFailure, UserError
+from tracesight.errors import CheckpointError, Interrupted, NotFiniteError, PartialFailure, UserError
 from tracesight.training import fit
 from tracesight.training.checkpoint import save_checkpoint
 from tracesight.training.ranks import ALONE, Ranks, of_first
@@ -121,7 +121,7 @@ class Run:
         """Write a checkpoint of this instant to `folder`; all ranks call, the first one writes.
 
         Raises:
-            PartialFailure: it cannot be written, on every rank.
+            CheckpointError: it cannot be written; on the other ranks `ranks.ElsewhereError`.
             NotFiniteError: the losses of the last step, which had not been read yet, were not finite.
         """
         self.settle()
@@ -176,9 +176,11 @@ def kept(run: Run, folder: Path, keep: int, say: Callable[[str], None]) -> Itera
         remains = _rescued(run, folder, keep)
         if fit.is_out_of_memory(error):
             raise PartialFailure(f"step {run.step}: out of memory; {remains}{_smaller(run)}") from error
-        if isinstance(error, OSError) and fit.is_disk_full(error):
-            raise PartialFailure(f"no room to write {error.filename or folder.parent}; {remains}; make room") from error
-        if "--resume" not in str(error):  # a disk that is full has said it already
+        for cause in (error, error.__cause__):  # a bundle that cannot be written says so in words of its own
+            if isinstance(cause, OSError) and fit.is_disk_full(cause):
+                place = cause.filename or folder.parent
+                raise PartialFailure(f"no room to write {place}; {remains}; make room") from error
+        if not isinstance(error, CheckpointError):  # which has said what remains
             say(remains)
         raise
 
@@ -195,9 +197,7 @@ def _rescued(run: Run, folder: Path, keep: int, agreed: bool = False) -> str:
             try:
                 writer.save(folder, keep)
                 run.saved = writer.saved
-            except NotFiniteError:
-                raise
-            except PartialFailure:  # no room: the one before remains, and the reason is told elsewhere
+            except CheckpointError:  # no room: the one before remains, and the reason is told elsewhere
                 pass
     if run.saved is None:
         return "nothing is saved, since no step was finished" if run.step == 0 else "nothing could be saved"
