@@ -69,13 +69,19 @@ def refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number that a scene may hold")
 
 
-def write_whole(path: str | Path, text: str) -> None:
-    """Writes a file of UTF-8 text; a reader, or a stop halfway, finds the old file or the new one, never a part."""
+def write_whole(path: str | Path, text: str, *, synced: bool = False) -> None:
+    """Writes a file of UTF-8 text; a reader, or a stop halfway, finds the old file or the new one, never a part.
+
+    synced: this holds for a power cut too, for which the disk is waited for.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(text)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import io
 import math
 import os
@@ -12,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tracesight.errors import PartialFailure, UserError
+from tracesight.scene.values import write_whole
 from tracesight.training.board import Board
-
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+from tracesight.training.fit import is_disk_full
 
 
 class History:
@@ -51,7 +50,7 @@ class History:
         writer.writerow(self.columns)
         writer.writerows([_cell(row.get(name)) for name in self.columns] for row in kept)
         try:
-            _replace(path, text.getvalue().encode())
+            write_whole(path, text.getvalue(), synced=True)
         except OSError as error:
             raise UserError(f"{_trouble(path, error)}; make room or choose another --out") from None
 
@@ -111,20 +110,6 @@ def _cell(value: float | None) -> str:
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.6g}"
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, a power cut included."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
 def _append(path: Path, line: bytes) -> None:
     """Add a line to the file, or raise OSError and leave the file as it was."""
     # Unbuffered, so that a disk that is full says so here and not when the file is closed.
@@ -140,6 +125,6 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _trouble(path: Path, error: OSError) -> str:
-    if error.errno in _FULL:
+    if is_disk_full(error):
         return f"no space left on {path}"
     return f"cannot write {path} ({error.strerror})"
