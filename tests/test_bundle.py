@@ -173,3 +173,23 @@ def test_predict_takes_one_picture_or_many(tmp_path: Path) -> None:
     assert one.objects[0].mask is not None
     assert one.objects[0].mask.to_array().shape == (48, 64)
     assert one.objects[0].mask.to_array().dtype == np.bool_
+
+
+def test_as_many_means_and_deviations_as_channels(tmp_path: Path) -> None:
+    pixels = {"mean": [0.1, 0.2, 0.3, 0.4, 0.5], "std": [0.05, 0.06, 0.07, 0.08, 0.09]}
+    bundle = ts.Bundle.of(small_model(in_channels=5, pixels=pixels), CATEGORIES, image_size=64)
+    assert {key: bundle.preprocessing[key] for key in ("mean", "std")} == pixels
+    bundle.save(tmp_path / "b")
+    read = ts.load(tmp_path / "b")
+    assert (read.in_channels, read.preprocessing) == (5, bundle.preprocessing)
+    assert read.model.pixel_mean.shape == (1, 5, 1, 1)
+    assert torch.equal(read.model.pixel_mean, bundle.model.pixel_mean)
+    unsaid = ts.Bundle.of(ts.build("resnet18", 2, in_channels=2), CATEGORIES)
+    assert (unsaid.preprocessing["mean"], unsaid.preprocessing["std"]) == ([0.5, 0.5], [0.25, 0.25])
+    bundle.preprocessing["mean"] = [0.1, 0.2]
+    bundle.save(tmp_path / "short")
+    with pytest.raises(UserError, match="mean of 2 channels for a network that takes 5"):
+        ts.load(tmp_path / "short")
+    for wrong in ({"mean": [0.5], "std": [0.2] * 5}, {"mean": [0.5] * 5}, {"mean": [0.5] * 5, "std": [0.0] * 5}):
+        with pytest.raises(UserError, match="pixels: give mean, and std above 0, of each of the 5 channels"):
+            small_model(in_channels=5, pixels=wrong)

@@ -20,6 +20,7 @@ import yaml
 from torch import nn
 
 from tracesight.errors import UserError
+from tracesight.models.rcnn import pixel_statistics
 
 if TYPE_CHECKING:
     pass
@@ -32,8 +33,6 @@ UNUSED = "N/A"  # the name of a category that the network has and nobody uses
 
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch's zip, and a bare pickle
-# Standardisation where the network has none of its own: mean and standard deviation of ImageNet, RGB in 0–1.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +40,9 @@ class Bundle:
     """A model with all that is needed to use and to judge it. Make one with `Bundle.of`, read one with `load`.
 
     categories: name by original id; index i inside the network is the i-th id in ascending order (detectors: plus 1).
-    preprocessing: "image_size" (short side, pixels), "max_size" (long side at most), "mean" and "std" (RGB in 0–1),
-    "decoder". thresholds: "operating" is the score, 0–1, from which an object counts. metrics: as evaluation gave
-    them. lineage: what the model was made from. max_objects: most objects a picture.
+    preprocessing: "image_size" (short side, pixels), "max_size" (long side at most), "mean" and "std" (of each channel,
+    in 0–1), "decoder". thresholds: "operating" is the score, 0–1, from which an object counts. metrics: as evaluation
+    gave them. lineage: what the model was made from. max_objects: most objects a picture.
     """
 
     model: nn.Module
@@ -83,11 +82,12 @@ class Bundle:
             raise UserError(f"image_size={image_size}, max_size={max_size}: need 1 ≤ image_size ≤ max_size")
         thresholds = {"operating": DEFAULT_THRESHOLD} | dict(thresholds or {})
         _check_threshold(thresholds["operating"])
+        mean, std = pixel_statistics(_in_channels(spec))  # where the network has none of its own
         preprocessing = {
             "image_size": int(image_size),
             "max_size": int(image_size * 5 / 3) if max_size is None else int(max_size),
-            "mean": _channels(getattr(model, "pixel_mean", None), _MEAN),
-            "std": _channels(getattr(model, "pixel_std", None), _STD),
+            "mean": _channels(getattr(model, "pixel_mean", None), mean),
+            "std": _channels(getattr(model, "pixel_std", None), std),
             "decoder": "pillow",
         }
         most = int(max_objects if max_objects is not None else _most_objects(model))
@@ -104,6 +104,11 @@ class Bundle:
     def task(self) -> str:
         """ "detect", "segment" or "classify"."""
         return _task(self.spec)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the pictures that it takes: 3, RGB, unless it was built otherwise."""
+        return _in_channels(self.spec)
 
     @property
     def threshold(self) -> float:
@@ -249,8 +254,11 @@ def _assemble(card: dict[str, Any], config: dict[str, Any], weights: bytes) -> B
     model.load_state_dict(read_tensors(weights))
     model.eval()
     for key, name in (("mean", "pixel_mean"), ("std", "pixel_std")):
+        numbers, channels = config["preprocessing"][key], _in_channels(spec)
+        if len(numbers) != channels:
+            raise UserError(f"{key} of {len(numbers)} channels for a network that takes {channels}")
         if isinstance(values := getattr(model, name, None), torch.Tensor):
-            values.copy_(torch.tensor(config["preprocessing"][key]).view_as(values))
+            values.copy_(torch.tensor(numbers).view_as(values))
     categories = _checked_categories({row["id"]: row["name"] for row in card["categories"]}, spec)
     thresholds, preprocessing = card["thresholds"], config["preprocessing"]
     _check_threshold(thresholds["operating"])
@@ -264,7 +272,7 @@ def _assemble(card: dict[str, Any], config: dict[str, Any], weights: bytes) -> B
 
 
 def _channels(values: Any, otherwise: tuple[float, ...]) -> list[float]:
-    """Mean or deviation of red, green and blue, rounded to what float32 holds."""
+    """Mean or deviation of each channel, rounded to what float32 holds."""
     numbers = otherwise if values is None else values.flatten().tolist()
     return [float(f"{number:.7g}") for number in numbers]
 
@@ -286,6 +294,10 @@ def _card_digest(card: Mapping[str, Any]) -> str:
     """Digest of everything: the card without its own digest, which names those of the other two files."""
     content = {key: value for key, value in card.items() if key != "digest"}
     return _sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _in_channels(spec: Mapping[str, Any]) -> int:
+    return int(spec["args"].get("in_channels", 3))
 
 
 def _task(spec: Mapping[str, Any]) -> str:

@@ -35,6 +35,17 @@ def test_has_the_published_number_of_parameters(name, published):
     assert parameters(model) == published
 
 
+@pytest.mark.parametrize("name", list(CATALOGUE))
+def test_takes_any_number_of_channels(name):
+    """The first convolution is all that differs, as names and shapes show."""
+    with torch.device("meta"):
+        usual, other = (CATALOGUE[name].builder(5, in_channels=channels).state_dict() for channels in (3, 5))
+    differ = {key: tuple(other[key].shape) for key in usual if usual[key].shape != other[key].shape}
+    first = "conv1.weight" if CATALOGUE[name].task == "classify" else "backbone.body.conv1.weight"
+    assert usual.keys() == other.keys()
+    assert differ == {first: (64, 5, 7, 7)}
+
+
 @pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.task == "classify"])
 def test_classifiers_run_forward_and_backward(name):
     model = build(name, 5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,9 @@ from tracesight.models.roi_heads import (
 from tracesight.models.rpn import ProposalSettings, RegionProposalNetwork
 from tracesight.ops.pyramid import feature_table
 
+# Of RGB in 0–1. Where the channels are others, and nobody says how they are spread, the middle of the range.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PLAIN_MEAN, PLAIN_STD = 0.5, 0.25
 
 
 class RCNN(nn.Module):
@@ -37,8 +41,8 @@ class RCNN(nn.Module):
         backbone: nn.Module,
         rpn: nn.Module,
         roi_heads: RoIHeads,
-        pixel_mean: tuple[float, ...] = IMAGENET_MEAN,
-        pixel_std: tuple[float, ...] = IMAGENET_STD,
+        pixel_mean: Sequence[float] = IMAGENET_MEAN,
+        pixel_std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
@@ -47,7 +51,7 @@ class RCNN(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
 
     def standardise(self, batch: Batch) -> Tensor:
-        """Pictures (N, 3, H, W) with mean 0 and deviation 1 over the data, and 0 where there is only padding."""
+        """Pictures (N, C, H, W) with mean 0 and deviation 1 over the data, and 0 where there is only padding."""
         height, width = batch.images.shape[-2:]
         rows = torch.arange(height, device=batch.images.device)[None, :] < batch.sizes[:, :1]
         columns = torch.arange(width, device=batch.images.device)[None, :] < batch.sizes[:, 1:]
@@ -89,6 +93,8 @@ def rcnn_resnet_fpn(
     num_classes: int,
     conventions: str = "tracesight",
     *,
+    in_channels: int = 3,
+    pixels: Mapping[str, Sequence[float]] | None = None,
     norm: str = "frozen",
     fpn_channels: int = 256,
     box_channels: int = 1024,
@@ -100,13 +106,16 @@ def rcnn_resnet_fpn(
 ) -> RCNN:
     """Faster R-CNN, or Mask R-CNN with `masks`, on a ResNet with a feature pyramid: the whole architecture.
 
-    num_classes counts background. norm is the backbone's ("frozen", "batch" or "group"). fpn_channels, box_channels
-    and mask_channels are the widths of the pyramid, the box head and the mask head. anchor_sizes: square roots of
-    anchors' areas in pixels, a tuple for each of P2 to P6; anchor_ratios: height over width. rpn and roi replace
-    fields of `ProposalSettings` and `RegionSettings` (max_objects, score_threshold and others).
+    num_classes counts background. in_channels: of a picture. pixels: {"mean": […], "std": […]} of each channel in 0–1;
+    None for those of ImageNet, or 0.5 and 0.25 where in_channels is not 3. norm is the backbone's ("frozen", "batch" or
+    "group"). fpn_channels, box_channels and mask_channels are the widths of the pyramid, the box head and the mask
+    head. anchor_sizes: square roots of anchors' areas in pixels, a tuple for each of P2 to P6; anchor_ratios: height
+    over width. rpn and roi replace fields of `ProposalSettings` and `RegionSettings` (max_objects, score_threshold and
+    others).
     """
     rules = CONVENTIONS[conventions]
-    backbone = PyramidBackbone(ResNet(depth, None, norm_layer(norm, rules.norm_eps)), fpn_channels)
+    mean, std = pixel_statistics(in_channels, pixels)
+    backbone = PyramidBackbone(ResNet(depth, None, norm_layer(norm, rules.norm_eps), in_channels), fpn_channels)
     # P6 is for the RPN alone (FPN, section 4.1).
     pooled = backbone.strides[:4]
     mask_parts = {}
@@ -130,4 +139,23 @@ def rcnn_resnet_fpn(
             RegionSettings(**(roi or {})),
             **mask_parts,
         ),
+        mean,
+        std,
     )
+
+
+def pixel_statistics(
+    in_channels: int, pixels: Mapping[str, Sequence[float]] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel, those of `pixels` where given.
+
+    Raises ValueError unless there are `in_channels` of each, the deviations above 0.
+    """
+    if pixels is None and in_channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    if pixels is None:
+        return (PLAIN_MEAN,) * in_channels, (PLAIN_STD,) * in_channels
+    mean, std = (tuple(float(value) for value in pixels.get(key, ())) for key in ("mean", "std"))
+    if len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
+        raise ValueError(f"pixels: give mean, and std above 0, of each of the {in_channels} channels")
+    return mean, std

@@ -1,6 +1,7 @@
 """Residual networks: He et al., "Deep Residual Learning for Image Recognition" (2016), sections 3.3, 3.4 and 4.1.
 
-N pictures, C channels, H and W pixels. Input (N, 3, H, W), RGB, already standardised; stage i has stride 2^i.
+N pictures, C channels, H and W pixels. Input (N, in_channels, H, W), RGB unless told otherwise, already standardised;
+stage i has stride 2^i.
 Deviation (v1.5): bottlenecks put their stride on the 3×3 convolution and not on the first 1×1, which is half a point
 more accurate on ImageNet and what torchvision's weights expect. Parameter names are torchvision's.
 """
@@ -80,10 +81,10 @@ class ResNet(nn.Module):
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(self, depth: int, num_classes: int | None, norm: Norm) -> None:
+    def __init__(self, depth: int, num_classes: int | None, norm: Norm, in_channels: int = 3) -> None:
         super().__init__()
         block = BasicBlock if depth < 50 else Bottleneck
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), norm(64)
+        self.conv1, self.bn1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False), norm(64)
         c_in = 64
         self.channels: list[int] = []
         for stage, blocks in enumerate(DEPTHS[depth]):
@@ -115,6 +116,8 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(self.features(x)[-1], 1), 1))
 
 
-def resnet(depth: int, num_classes: int | None = 1000, *, norm: str = "batch", norm_eps: float = 1e-5) -> ResNet:
-    """ResNet of `depth` 18, 34, 50, 101 or 152 layers (table 1)."""
-    return ResNet(depth, num_classes, norm_layer(norm, norm_eps))
+def resnet(
+    depth: int, num_classes: int | None = 1000, *, in_channels: int = 3, norm: str = "batch", norm_eps: float = 1e-5
+) -> ResNet:
+    """ResNet of `depth` 18, 34, 50, 101 or 152 layers (table 1) for pictures of `in_channels` channels."""
+    return ResNet(depth, num_classes, norm_layer(norm, norm_eps), in_channels)

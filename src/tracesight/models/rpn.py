@@ -92,7 +92,7 @@ class RegionProposalNetwork(nn.Module):
         self.register_buffer("cells", cells, persistent=False)
 
     def grid(self, features: list[Tensor], images: Tensor) -> AnchorGrid:
-        """Where the anchors of a pyramid over padded pictures `images` (N, 3, H, W) lie."""
+        """Where the anchors of a pyramid over padded pictures `images` (N, C, H, W) lie."""
         return anchor_grid(self.cells, features, (images.shape[2], images.shape[3]))
 
     def forward(
