@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tracesight.data.formats.coco import read_coco
+from tracesight.data.formats import read_dataset
 from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -53,7 +53,7 @@ def write(folder: Path, data: Any) -> Path:
 
 
 def test_everything_is_kept(tmp_path: Path) -> None:
-    dataset = read_coco(write(tmp_path, coco()), split="train")
+    dataset = read_dataset(write(tmp_path, coco()), split="train")
     record, negative = dataset
     assert (record.id, record.height, record.width, record.split) == (5, H, W, "train")
     assert record.path == tmp_path / "images/sub/a.png"
@@ -69,11 +69,11 @@ def test_everything_is_kept(tmp_path: Path) -> None:
     assert (box_only.id, box_only.mask(H, W), box_only.category_id) == ("three", None, 0)
 
 
-@pytest.mark.parametrize("layout", ["beside", "images", "coco", "coco images", "given"])
+@pytest.mark.parametrize("layout", ["beside", "images", "coco", "coco images"])
 def test_pictures_are_found_in_the_usual_places(tmp_path: Path, layout: str) -> None:
     labels, pictures = {
         "beside": ("x.json", "."), "images": ("x.json", "images"), "coco": ("annotations/instances_val2017.json",
-        "val2017"), "coco images": ("annotations/instances_val2017.json", "images/val2017"), "given": ("x.json", "far"),
+        "val2017"), "coco images": ("annotations/instances_val2017.json", "images/val2017"),
     }[layout]  # fmt: skip
     data = coco(annotations=[])
     for image in data["images"]:
@@ -82,7 +82,7 @@ def test_pictures_are_found_in_the_usual_places(tmp_path: Path, layout: str) -> 
         Image.new("RGB", (W, H)).save(path)
     (tmp_path / labels).parent.mkdir(exist_ok=True)
     (tmp_path / labels).write_text(json.dumps(data))
-    dataset = read_coco(tmp_path / labels, tmp_path / pictures if layout == "given" else None)
+    dataset = read_dataset(tmp_path / labels)
     assert all(record.path.is_file() for record in dataset)
 
 
@@ -90,7 +90,7 @@ def test_boxes_up_to_a_pixel_outside_are_clipped_and_counted(tmp_path: Path) -> 
     data = coco()
     for annotation, box in zip(data["annotations"], ([-1, -0.5, 6, 6], [25, 15, 6, 5.75], [3, 2, 6, 6], [0, 0, W, H])):
         annotation["bbox"] = box
-    dataset = read_coco(write(tmp_path, data))
+    dataset = read_dataset(write(tmp_path, data))
     assert [a.box for a in dataset[0].annotations] == [(0, 0, 5, 5.5), (25, 15, 30, 20), (3, 2, 9, 8), (0, 0, W, H)]
     assert len(dataset.notes) == 1
     assert "2 boxes" in dataset.notes[0]
@@ -114,24 +114,24 @@ def image(position: int = 0, **change: Any) -> Callable[[dict[str, Any]], None]:
         (lambda d: d["categories"].append({"id": 0, "name": "again"}), "category id 0 occurs twice"),
         (lambda d: d["categories"].append({"id": 3}), "category 3 needs"),
         (image(1, id=5), "picture id 5 occurs twice"),
-        (image(0, id="5"), "picture '5' needs a whole number"),
-        (image(0, width=None), "sub/a.png (id 5) needs a width"),
-        (image(0, height=0), "sub/a.png (id 5) needs a height"),
-        (image(0, file_name="../a.png"), "../a.png (id 5) lies outside"),
-        (image(0, file_name="/etc/a.png"), "/etc/a.png (id 5) lies outside"),
+        (image(0, id="5"), "picture '5': it needs a whole number"),
+        (image(0, width=None), "sub/a.png (id 5): it needs a width"),
+        (image(0, height=0), "sub/a.png (id 5): it needs a height"),
+        (image(0, file_name="../a.png"), "../a.png (id 5): it lies outside"),
+        (image(0, file_name="/etc/a.png"), "/etc/a.png (id 5): it lies outside"),
         (image(0, file_name="none.png"), "none.png is in none of"),
         (image(1, neg_category_ids=[0, 3]), "picture b.png (id 0): neg_category_ids: there is no category with id 3"),
         (image(0, neg_category_ids=7), "picture sub/a.png (id 5): neg_category_ids must be a list of category ids"),
         (image(0, not_exhaustive_category_ids=["0"]), "not_exhaustive_category_ids: there is no category with id '0'"),
-        (image(0, file_name=None, coco_url="http://x/a/../b.png/../../c.png"), "../c.png (id 5) lies outside"),
+        (image(0, file_name=None, coco_url="http://x/a/../b.png/../../c.png"), "../c.png (id 5): it lies outside"),
         (annotation(1, id=0), "annotation id 0 occurs twice"),
-        (annotation(1, id=None), "annotation number 2 has no id"),
+        (annotation(1, id=None), "annotation number 2: it has no id"),
         (annotation(0, image_id=6), "annotation 0: there is no picture with id 6"),
-        (annotation(0, category_id=1), "annotation 0: there is no category with id 1"),
-        (annotation(3, category_id=None), "annotation three: there is no category with id None"),
-        (annotation(0, bbox=[3, 2, 0, 6]), "annotation 0 on sub/a.png: the box [3, 2, 0, 6] has no area"),
-        (annotation(0, bbox=[3, 2, 6, -1]), "annotation 0 on sub/a.png: the box [3, 2, 6, -1] has no area"),
-        (annotation(0, bbox=[-1.5, 2, 6, 6]), "annotation 0 on sub/a.png: the box [-1.5, 2, 6, 6] reaches 1.5 px"),
+        (annotation(0, category_id=1), "annotation 0 on sub/a.png: there is no category with id 1"),
+        (annotation(3, category_id=None), "annotation three on sub/a.png: there is no category with id None"),
+        (annotation(0, bbox=[3, 2, 0, 6]), "annotation 0 on sub/a.png: the box (3, 2, 3, 8) has no area"),
+        (annotation(0, bbox=[3, 2, 6, -1]), "annotation 0 on sub/a.png: the box (3, 2, 9, 1) is inverted"),
+        (annotation(0, bbox=[-1.5, 2, 6, 6]), "annotation 0 on sub/a.png: the box (-1.5, 2, 4.5, 8) reaches 1.5 px"),
         (annotation(0, bbox=[3, 2, 6, 19.5]), "reaches 1.5 px outside the picture of 30 × 20"),
         (annotation(0, bbox=[-0.9, 2, 0.5, 6]), "no area inside the picture"),
         (annotation(0, bbox=[3, 2, 6]), "annotation 0 on sub/a.png: bbox must be four numbers"),
@@ -150,7 +150,7 @@ def test_what_is_wrong_is_one_line_that_names_it(tmp_path: Path, change: Callabl
     change(data)
     path = write(tmp_path, data)
     with pytest.raises(UserError) as caught:
-        read_coco(path)
+        read_dataset(path)
     message = str(caught.value)
     assert words in message
     assert message.startswith(str(path))
@@ -162,18 +162,18 @@ def test_what_is_not_coco_at_all(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(UserError) as caught:
-        read_coco(path)
+        read_dataset(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_what_lvis_says_of_a_picture_is_kept(tmp_path: Path) -> None:
     data = coco()
-    plain = read_coco(write(tmp_path, data))
+    plain = read_dataset(write(tmp_path, data))
     assert [(record.absent, record.not_exhaustive) for record in plain] == [(None, ()), (None, ())]
     data["images"][0].update(neg_category_ids=[], not_exhaustive_category_ids=[0, -7])
     data["images"][1].update(neg_category_ids=[10**12, -7, -7])
-    first, second = read_coco(write(tmp_path, data))
+    first, second = read_dataset(write(tmp_path, data))
     assert (first.absent, first.not_exhaustive) == ((), (-7, 0))
     assert (second.absent, second.not_exhaustive) == ((-7, 10**12), ())
 
@@ -203,8 +203,8 @@ def test_pictures_without_a_file_name_are_named_by_their_address(tmp_path: Path)
     for image, name in zip(data["images"], ("sub/a.png", "val2017/b.png")):
         del image["file_name"]
         image["coco_url"] = f"http://images.cocodataset.org/{name}"
-    dataset = read_coco(write(tmp_path, data))
+    dataset = read_dataset(write(tmp_path, data))
     root = tmp_path / "images"
     assert [record.path for record in dataset] == [root / "sub/a.png", root / "val2017/b.png"]
     data["images"][0]["file_name"] = "b.png"
-    assert read_coco(write(tmp_path, data))[0].path == root / "b.png"
+    assert read_dataset(write(tmp_path, data))[0].path == root / "b.png"

@@ -21,6 +21,7 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 SHARING = """
 import json
+import sys
 import torch.distributed as dist
 from tracesight.training.ranks import gathered, greatest, joined, of_first, share
 with joined("cpu") as (ranks, device):
@@ -28,7 +29,7 @@ with joined("cpu") as (ranks, device):
     done = of_first(ranks, lambda: calls.append("work") or {"made": 3})
     found = [list(ranks), ranks.first, str(device), share(ranks, f"of {ranks.rank}"), gathered(ranks, ranks.rank * 10),
              greatest(ranks, [ranks.rank, -ranks.rank, 5]), done, calls]
-print(json.dumps(found))
+sys.stdout.write(json.dumps(found) + "\\n")  # one write: print makes two, and processes share the pipe
 assert not dist.is_initialized()
 """
 

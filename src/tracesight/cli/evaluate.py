@@ -18,6 +18,7 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="train or val. Default: val; all of DATA where it is one set of pictures.")
     ] = None,
+    format: Annotated[str | None, typer.Option(help="How DATA is labelled. Default: recognised.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that receives metrics.json and results.coco.json.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
@@ -36,7 +37,7 @@ def evaluate(
 
     with joined(device) as (ranks, place):
         model = load(bundle)
-        dataset = _dataset(model, data, split)
+        dataset = _dataset(model, data, split, format)
         of_first(ranks, lambda: check_pictures(dataset))
         with progress("evaluate", len(dataset), quiet=not ranks.first) as advance:
             results = results_of_all(model, dataset, ranks, lambda _: advance(), device=place, precision=precision)
@@ -72,20 +73,21 @@ def _score(model: Bundle, dataset: Dataset, results: list[dict[str, Any]], out: 
         typer.echo(evaluation.table(metrics))
 
 
-def _dataset(model: Bundle, data: Path, split: str | None) -> Dataset:
+def _dataset(model: Bundle, data: Path, split: str | None, format: str | None) -> Dataset:
     """The labelled pictures that are meant."""
-    from tracesight.data.formats import read_dataset, read_splits
+    from tracesight.data.formats import FORMATS, read_dataset, read_splits
+    from tracesight.data.formats.places import ALL, places_of
     from tracesight.errors import UserError
 
     if split not in (None, "train", "val"):
         raise UserError(f"--split {split}: use train or val")
-    if split is None and (data.is_file() or any(data.glob("*.json"))):
-        dataset = read_dataset(data)
+    if split is None and ALL in places_of(data, FORMATS, format):
+        dataset = read_dataset(data, format)
     else:
         # Where a training had no val of its own, its seed says again which pictures it held out.
-        train, val, _ = read_splits(data, int(model.lineage.get("seed", 0)))
+        train, val, _ = read_splits(data, int(model.lineage.get("seed", 0)), format)
         chosen = train if split == "train" else val
         if chosen is None:
             raise UserError(f"{data}: has no val; say --split train, or name one set of pictures")
         dataset = chosen
-    return dataset
+    return dataset.renamed(model.categories) if dataset.numbered else dataset

@@ -22,6 +22,10 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML file with keys of the recipe.")] = None,
     preset: Annotated[str | None, typer.Option(help="A packaged set of keys, such as cpu or gpu.")] = None,
     init: Annotated[Path | None, typer.Option(help="Bundle whose weights the training begins from.")] = None,
+    format: Annotated[str | None, typer.Option(help="How DATA is labelled. Default: recognised.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Code of errors in the data to put right or leave out, not to refuse.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.")] = False,
     replay: Annotated[
         Path | None, typer.Option(help="Instead: run a saved bad batch through its network again.")
@@ -48,7 +52,7 @@ def train(
         raise UserError("--out is missing: the folder that receives bundles, figures and the report")
     place, keys = split_arguments(data or [])
     resolved = detect.for_task(resolve(detect.Config, preset, config, keys), task)
-    metrics = detect.train(resolved, place, out, init=init, resume=resume)
+    metrics = detect.train(resolved, place, out, init=init, resume=resume, format=format, allow=allow or ())
     if os.environ.get("RANK", "0") != "0":
         return  # the first rank tells
     if as_json:

@@ -33,6 +33,8 @@ class Annotation:
     crowd: a region that holds objects nobody told apart; it is ignored in training and evaluation.
     area: square pixels as the label file says, or None.
     annotator, tool, time: who drew it, with what and when, where the label file says so.
+    keypoints: (x, y, visibility) of each point, pixels and 0 (not labelled), 1 (hidden) or 2 (visible); or None.
+    difficult: VOC's mark of an object that is hard to make out; like a crowd it is ignored (`ignored`).
     """
 
     id: int | str
@@ -44,6 +46,13 @@ class Annotation:
     annotator: str | None = None
     tool: str | None = None
     time: str | None = None
+    keypoints: tuple[tuple[float, float, int], ...] | None = None
+    difficult: bool = False
+
+    @property
+    def ignored(self) -> bool:
+        """Neither learned from nor counted: a crowd, or difficult."""
+        return self.crowd or self.difficult
 
     def mask(self, height: int, width: int) -> Mask | None:
         """The object's pixels in a picture of this size; None where it has no segmentation.
@@ -74,6 +83,10 @@ class Record:
     absent: ids of the categories that were looked for and are not in the picture; of a category that is neither here
     nor labelled nobody knows (LVIS: "federated" labels). None: every category that is not labelled is absent, as in
     COCO. not_exhaustive: ids of the categories of which the picture may hold more objects than are labelled.
+    name: the picture's path inside its set, with `/`, as the labels have it; the file's name where nothing says more.
+    label_file: the file that holds the labels of this picture alone; None where one file holds those of the set.
+    labels: ids of the categories of the picture as a whole, for classification; empty where there are none.
+    group: what the picture belongs to (a patient, a slide, a flight) and must not be split from; None where unknown.
     """
 
     id: int
@@ -88,6 +101,14 @@ class Record:
     captured_at: str | None = None
     absent: tuple[int, ...] | None = None
     not_exhaustive: tuple[int, ...] = ()
+    name: str = ""
+    label_file: Path | None = None
+    labels: tuple[int, ...] = ()
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.path.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +121,7 @@ class Dataset:
 
     buffer: uint8 (bytes,). offsets: int64 (records + 1,), where each record starts. order: int64 (n,), which records
     this dataset holds. categories: name by id. path: where it was read from. notes: what the reader put right or found
-    odd, one sentence each.
+    odd, one sentence each. numbered: the labels have names only, and the ids are 1, 2, … of the sorted names.
     """
 
     buffer: np.ndarray
@@ -109,12 +130,21 @@ class Dataset:
     categories: dict[int, str]
     path: Path
     notes: tuple[str, ...] = ()
+    numbered: bool = False
 
     @classmethod
     def of(
-        cls, records: Iterable[Record], categories: dict[int, str], path: Path | str = ".", notes: Sequence[str] = ()
+        cls,
+        records: Iterable[Record],
+        categories: dict[int, str],
+        path: Path | str = ".",
+        notes: Sequence[str] = (),
+        numbered: bool = False,
     ) -> Dataset:
-        """Pack `records`, which may be a generator; categories are kept in ascending id."""
+        """Pack `records`, which may be a generator; categories are kept in ascending id.
+
+        `categories` may be filled while the records are drawn.
+        """
         packed, offsets = bytearray(), [0]
         for record in records:
             packed += pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
@@ -122,7 +152,7 @@ class Dataset:
         buffer = np.frombuffer(packed, np.uint8)
         order = np.arange(len(offsets) - 1, dtype=np.int64)
         in_order = {i: categories[i] for i in sorted(categories)}
-        return cls(buffer, np.asarray(offsets, np.int64), order, in_order, Path(path), tuple(notes))
+        return cls(buffer, np.asarray(offsets, np.int64), order, in_order, Path(path), tuple(notes), numbered)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -152,6 +182,25 @@ class Dataset:
         """The same records under another table of categories."""
         return replace(self, categories={i: categories[i] for i in sorted(categories)})
 
+    def with_notes(self, notes: Sequence[str]) -> Dataset:
+        """The same data with these notes after those it has."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def renamed(self, categories: dict[int, str]) -> Dataset:
+        """The same data under the ids that `categories` has for its names; other names get the next ids after those.
+
+        For labels that have names only (`numbered`), so that train and val, or a bundle and its data, agree.
+        """
+        by_name = {name: number for number, name in categories.items()}
+        new = [name for name in self.categories.values() if name not in by_name]
+        by_name |= {name: number for number, name in enumerate(new, start=max(categories, default=0) + 1)}
+        ids = {number: by_name[name] for number, name in self.categories.items()}
+        every = dict(categories) | {by_name[name]: name for name in new}
+        if all(old == new for old, new in ids.items()):
+            return self.with_categories(every)
+        records = (_renumbered(record, ids) for record in self)
+        return Dataset.of(records, every, self.path, self.notes, self.numbered)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over categories, labels and the bytes of every picture; independent of paths and of order.
@@ -163,18 +212,28 @@ class Dataset:
         return rows_digest([json.dumps(sorted(self.categories.items())), *sorted(rows)])
 
 
+def _renumbered(record: Record, ids: dict[int, int]) -> Record:
+    annotations = tuple(replace(a, category_id=ids[a.category_id]) for a in record.annotations)
+    return replace(record, annotations=annotations, labels=tuple(ids[number] for number in record.labels))
+
+
 def _row(record: Record) -> str:
     """A record without its path as one line of JSON, its picture as the digest of the file's bytes."""
-    annotations = [
-        [a.id, a.category_id, a.box, _shape(a.segmentation), a.crowd, a.area, a.annotator, a.tool, a.time]
-        for a in record.annotations
-    ]
-    row = [file_digest(record.path), record.id, record.height, record.width, annotations]
+    row = [file_digest(record.path), record.id, record.height, record.width, [_fields(a) for a in record.annotations]]
+    # Only where there is something to say: data without it keeps the digest that it had before there was a place.
     if record.absent is not None or record.not_exhaustive:
-        # Only where there is something to say: data without it keeps the digest that it had before there was a place.
         absent = None if record.absent is None else sorted(set(record.absent))
         row += [absent, sorted(set(record.not_exhaustive))]
+    if record.labels:
+        row += ["labels", sorted(set(record.labels))]
     return json.dumps(row, sort_keys=True)
+
+
+def _fields(a: Annotation) -> list[Any]:
+    fields = [a.id, a.category_id, a.box, _shape(a.segmentation), a.crowd, a.area, a.annotator, a.tool, a.time]
+    if a.keypoints is not None or a.difficult:
+        fields += [a.keypoints, a.difficult]
+    return fields
 
 
 def _shape(segmentation: Any) -> Any:

@@ -76,7 +76,7 @@ def load_sample(record: Record, labels: Mapping[int, int], with_masks: bool = Tr
     boxes = np.array([a.box for a in objects], np.float32).reshape(-1, 4)
     return Sample(
         image, boxes, np.array([labels[a.category_id] for a in objects], np.int64),
-        np.array([a.crowd for a in objects], np.bool_),
+        np.array([a.ignored for a in objects], np.bool_),
         tuple(Undecoded(a, size) for a in objects) if with_masks else None, boxes,
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def decoded(sample: Sample) -> Sample:
 
 def _crop(undecoded: Undecoded) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
     """The (h, w) uint8 pixels of one mask and the box they span, None where there are none."""
-    if undecoded.annotation.crowd:
+    if undecoded.annotation.ignored:
         return _NO_CROP, None
     mask = undecoded.annotation.mask(*undecoded.size)
     if mask is None:

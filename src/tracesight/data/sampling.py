@@ -68,7 +68,7 @@ def picture_weights(dataset: Dataset, kind: str, threshold: float) -> np.ndarray
     if kind == "uniform":
         return None
     labels = dataset.labels
-    shown = [{labels[a.category_id] for a in record.annotations if not a.crowd} or {0} for record in dataset]
+    shown = [{labels[a.category_id] for a in record.annotations if not a.ignored} or {0} for record in dataset]
     flat = np.array([label for picture in shown for label in sorted(picture)], np.int64)
     starts = np.cumsum([0] + [len(picture) for picture in shown[:-1]])
     counts = np.bincount(flat, minlength=len(labels) + 1)  # of pictures by label; 0: without objects

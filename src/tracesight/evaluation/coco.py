@@ -212,7 +212,7 @@ def _truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[
         "image_id": record.id,
         "category_id": annotation.category_id,
         "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "iscrowd": int(annotation.crowd),
+        "iscrowd": int(annotation.ignored),
     }
     area, without = annotation.area, False
     if kind == "segm" or area is None:
@@ -221,7 +221,7 @@ def _truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[
             row["segmentation"] = mask.to_coco()
         elif kind == "segm":
             row["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-            row["iscrowd"], without = 1, not annotation.crowd
+            row["iscrowd"], without = 1, not annotation.ignored
         if area is None:
             area = mask.area if mask is not None else (x1 - x0) * (y1 - y0)
     row["area"] = float(area)  # type: ignore[arg-type]
@@ -329,7 +329,7 @@ def _unlearnt_classes(dataset: Dataset, train_pictures: Mapping[int, int]) -> li
 
 
 def _empty_classes(dataset: Dataset) -> list[str]:
-    present = {a.category_id for record in dataset for a in record.annotations if not a.crowd}
+    present = {a.category_id for record in dataset for a in record.annotations if not a.ignored}
     names = [n for i, n in class_names(dataset).items() if i not in present and dataset.categories[i] != UNUSED]
     if not present:
         return ["the data holds no object to find: no figure could be computed"]

@@ -25,7 +25,7 @@ def training_pictures(dataset: Dataset) -> dict[int, int]:
     """
     seen: Counter[int] = Counter()
     for record in dataset:
-        seen.update({a.category_id for a in record.annotations if not a.crowd})
+        seen.update({a.category_id for a in record.annotations if not a.ignored})
     return {category: seen[category] for category in dataset.category_ids}
 
 

@@ -41,7 +41,7 @@ def run_demo(
     display.say(f"1/4 making {TRAIN} pictures to learn from and {VAL} to be tested on: trays of bolts, nuts, washers")
     _make(out / "data", display)
     display.say(f"2/4 training {config.model} on them")
-    metrics = train(config, out / "data", out, allow=("data",), progress=progress)
+    metrics = train(config, out / "data", out, beside=("data",), progress=progress)
     display.say("3/4 finding the objects in the pictures that it has not learnt from")
     _predict(out, display)
     display.say(f"4/4 done in {duration(time.monotonic() - began)}")

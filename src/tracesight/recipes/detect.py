@@ -136,7 +136,9 @@ def train(
     *,
     init: str | Path | None = None,
     resume: bool = False,
+    format: str | None = None,
     allow: Sequence[str] = (),
+    beside: Sequence[str] = (),
     progress: Say | None = None,
 ) -> dict[str, Any]:
     """Train on `data` into the folder `out` and return the metrics that `out/metrics.json` holds.
@@ -145,7 +147,9 @@ def train(
         data: a folder with train and val, COCO's layout, a label file, or {"train": …, "val": …}.
         init: a bundle whose weights the training begins from; without it they are random.
         resume: go on with the run in `out`; a finished one is left as it is.
-        allow: names that may lie in `out` before the run begins.
+        format: how the data is labelled; None: recognised.
+        allow: codes of errors in the data that are put right or left out, not refused.
+        beside: names that may lie in `out` before the run begins.
         progress: receives each line; None writes to standard error.
 
     Raises:
@@ -163,11 +167,14 @@ def train(
             require_tensorboard()
         begun = load(init) if init is not None else None
         config = config.model_copy(update={"model_args": detector_args(config.model, config.model_args, begun)})
-        finished = of_first(ranks, lambda: check_run_folder(out, config, resume=resume, allow=allow))
+        finished = of_first(ranks, lambda: check_run_folder(out, config, resume=resume, allow=beside))
         if finished is not None:
             display.say(f"the run in {out} is finished: nothing to do")
             return finished
-        splits = read_labelled(data, config.seed, masks=config.model.startswith("mask_"), display=display, ranks=ranks)
+        masks = config.model.startswith("mask_")
+        splits = read_labelled(
+            data, config.seed, masks=masks, display=display, ranks=ranks, format=format, allow=allow
+        )  # fmt: skip
         run = start(config, splits, begun, device, ranks, stop)
         with open_run(run, config, out, resume, display) as history:
             return learn(run, config, splits, history, out, display)

@@ -80,7 +80,7 @@ def split_facts(name: str, dataset: Dataset) -> SplitFacts:
     empty = crowds = 0
     for record in dataset:
         empty += not record.annotations
-        crowds += sum(a.crowd for a in record.annotations)
-        objects.update(a.category_id for a in record.annotations if not a.crowd)
+        crowds += sum(a.ignored for a in record.annotations)
+        objects.update(a.category_id for a in record.annotations if not a.ignored)
     shown = {names[i]: objects[i] for i in names if objects[i] or dataset.categories[i] != UNUSED}
     return SplitFacts(name, len(dataset), empty, shown, crowds, dataset.digest, dataset.notes)

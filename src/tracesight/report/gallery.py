@@ -41,7 +41,7 @@ def truth_objects(record: Record, categories: Mapping[int, str]) -> list[SceneOb
     return [
         SceneObject(categories[a.category_id], a.category_id, 1.0, a.box, a.mask(record.height, record.width))
         for a in record.annotations
-        if not a.crowd
+        if not a.ignored
     ]
 
 

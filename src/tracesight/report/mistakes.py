@@ -87,7 +87,7 @@ def _of_picture(
     def mistake(kind: str, box: Box, sentence: str, severity: float) -> Mistake:
         return Mistake(record.id, record.path, kind, box, sentence, severity)
 
-    labels = {place: a for place, a in enumerate(record.annotations) if not a.crowd}
+    labels = {place: a for place, a in enumerate(record.annotations) if not a.ignored}
     taken = {m.objects[g] for m in found for g in m.matched if g >= 0}
     for matching in found:
         name = names[matching.category_id]

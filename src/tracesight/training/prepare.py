@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,16 @@ class Splits:
         return rows
 
 
-def read_labelled(data: Data, seed: int, *, masks: bool, display: Display, ranks: Ranks = ALONE) -> Splits:
+def read_labelled(
+    data: Data,
+    seed: int,
+    *,
+    masks: bool,
+    display: Display,
+    ranks: Ranks = ALONE,
+    format: str | None = None,
+    allow: Sequence[str] = (),
+) -> Splits:
     """Read and check the data of a detector.
 
     Args:
@@ -62,12 +71,14 @@ def read_labelled(data: Data, seed: int, *, masks: bool, display: Display, ranks
         masks: every object needs a mask.
         display: is told every note.
         ranks: all of them read the labels, the first one checks.
+        format: how the data is labelled; None: recognised.
+        allow: codes of errors that are put right or left out, not refused.
 
     Raises:
         UserError: labels or pictures that cannot be read or do not fit each other, no object to learn from, an object
             without the mask that it needs.
     """
-    train, val, notes = read_splits(data, seed)
+    train, val, notes = read_splits(data, seed, format, allow)
     splits = Splits(train, val, tuple(dict.fromkeys(notes)))
     for note in splits.notes:
         display.say(f"note: {note}")

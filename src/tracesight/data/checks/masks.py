@@ -12,7 +12,7 @@ def check_masks(dataset: Dataset) -> None:
         (record, annotation)
         for record in dataset
         for annotation in record.annotations
-        if annotation.segmentation is None and not annotation.crowd
+        if annotation.segmentation is None and not annotation.ignored
     ]
     if missing:
         record, annotation = missing[0]

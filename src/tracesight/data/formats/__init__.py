@@ -1,128 +1,109 @@
-"""Which format a folder or file is, and where its train and val are.
+"""Labelled pictures from files: which format it is, where its sets are, and each set read, checked and mended.
 
-One reader a file; `FORMATS` names them.
+One format a file; `FORMATS` names them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tracesight.data.formats.coco import read_coco
-from tracesight.data.record import Dataset
+from tracesight.data.checks.labels import LABEL_CHECKS, checked
+from tracesight.data.finding import Finding, notes_of, refuse
+from tracesight.data.formats import coco
+from tracesight.data.formats.places import ALL, Data, Place, one_place, places_of
+from tracesight.data.formats.reading import Format, Reading
+from tracesight.data.record import Dataset, Record
 from tracesight.data.split import keyed_split
 from tracesight.errors import UserError
 
-FORMATS: dict[str, Callable[..., Dataset]] = {"coco": read_coco}
-
-_TRAIN, _VAL = ("train",), ("val", "valid", "validation")
+FORMATS: dict[str, Format] = {"coco": coco.FORMAT}
 
 
-def read_dataset(path: Path | str, format: str | None = None, split: str | None = None) -> Dataset:
-    """Read one set of labelled pictures: a label file, or a folder that holds one beside its pictures.
+def read_dataset(
+    path: Path | str, format: str | None = None, split: str | None = None, allow: Sequence[str] = ()
+) -> Dataset:
+    """Read one set of labelled pictures: a label file, or a folder that holds labels beside its pictures.
 
-    format: a key of `FORMATS`; without it the format is recognised. split: written into every record.
-    Raises UserError: nothing there, nothing recognised, or more than one label file to choose from.
+    format: a key of `FORMATS`; without it the format is recognised. split: which part, where the place has several;
+    written into every record. allow: codes of errors that are put right or left out instead of raised.
+    What was put right is counted in `notes`. Raises UserError: nothing there, nothing recognised, or the first error.
     """
-    path = Path(path)
-    if format is not None and format not in FORMATS:
-        raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(FORMATS))}")
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    file = _label_file(path) if path.is_dir() else path
-    if format is None and file.suffix.lower() != ".json":
-        raise UserError(f"{file}: labels of this kind cannot be read yet; give COCO instances (a .json file)")
-    return FORMATS[format or "coco"](file, split=split)
+    dataset, findings = read_place(one_place(path, FORMATS, format, split), split)
+    refuse(findings, allow)
+    return dataset
 
 
-def read_splits(data: Path | str | Mapping[str, Path | str], seed: int) -> tuple[Dataset, Dataset | None, list[str]]:
+def read_sets(data: Data, format: str | None = None) -> tuple[dict[str, Dataset], list[Finding]]:
+    """Every set of the data by name (train, val, test, or "all"), put right, and all that is wrong with its labels.
+
+    Raises UserError only for what cannot be read at all.
+    """
+    sets, findings = {}, []
+    for name, place in places_of(data, FORMATS, format).items():
+        sets[name], found = read_place(place, None if name == ALL else name)
+        findings += found
+    if any(dataset.numbered for dataset in sets.values()):
+        names = sorted({name for dataset in sets.values() for name in dataset.categories.values()})
+        every = dict(enumerate(names, start=1))
+        sets = {name: dataset.renamed(every) if dataset.numbered else dataset for name, dataset in sets.items()}
+    return sets, findings
+
+
+def read_splits(
+    data: Data, seed: int, format: str | None = None, allow: Sequence[str] = ()
+) -> tuple[Dataset, Dataset | None, list[str]]:
     """(train, val, notes) of a data folder, a label file, or {"train": …, "val": …}.
 
-    A folder may hold `train` and `val`, each with pictures and a COCO file, or COCO's `annotations/instances_*.json`.
     Without val, a fifth of the pictures is held out, keyed by `seed`; val is None where there is one picture only.
-    Notes say what was decided or is odd. Raises UserError, among others where there are no objects to learn from.
+    allow: codes of errors that are put right or left out instead of raised. Notes say what was decided or is odd.
+    Raises UserError: the first error in the data, among others where there are no objects to learn from.
     """
-    train_path, val_path = _places(data)
-    train = read_dataset(train_path, split="train")
+    sets, findings = read_sets(data, format)
+    refuse(findings, allow)
+    train = sets.get("train", sets.get(ALL))
+    if train is None:
+        raise UserError(f"{data}: holds {' and '.join(sets)} but no train")
     notes = list(train.notes)
-    if not any(not a.crowd for record in train for a in record.annotations):
+    if not any(not a.ignored for record in train for a in record.annotations):
         raise UserError(f"{train.path}: no objects at all to learn from; label some pictures first")
-    if val_path is not None:
-        val = _same_categories(train, read_dataset(val_path, split="val"))
+    val = sets.get("val")
+    if val is not None:
+        val = _same_categories(train, val)
         notes += val.notes
     else:
         train, val = keyed_split(train, seed)
         if val is None:
-            name = f"{train.path.parent.name}/{train.path.name}"
-            notes.append(f"{name}: one picture only, so nothing is held out and no figure can be given")
+            notes.append(f"{_name(train.path)}: one picture only, so nothing is held out and no figure can be given")
         else:
             notes.append(f"no val: {len(val)} of {len(train) + len(val)} pictures held out by seed {seed}")
     return train, val, [*notes, *_odd_sets(train, val)]
 
 
-def _label_file(folder: Path) -> Path:
-    """The one label file of a folder."""
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        if any((folder / "annotations").glob("*.json")):
-            raise UserError(f"{folder}: give the one file of {folder / 'annotations'} that you mean")
-        inner = [name for name in (*_TRAIN, *_VAL) if (folder / name).is_dir()]
-        if inner:
-            raise UserError(f"{folder}: holds {' and '.join(inner)}; give one of them, as in {folder / inner[0]}")
-        raise UserError(f"{folder}: no label file in it; put COCO instances (a .json file) beside the pictures")
-    if len(files) == 1:
-        return files[0]
-    likely = [file for file in files if _looks_like_coco(file)]
-    if len(likely) == 1:
-        return likely[0]
-    names = ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")
-    raise UserError(f"{folder}: {len(files)} label files ({names}); give the path of the one you mean")
+def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]:
+    """One set, put right, and what was wrong with its labels. split: written into every record."""
+    reading = FORMATS[place.format].read(place.path, place.split)
+    findings: list[Finding] = []
+    records = _sound(reading, split, findings)
+    dataset = Dataset.of(records, reading.categories, reading.path, numbered=reading.numbered)
+    found = [*reading.faults, *findings]  # complete, as the records have been drawn
+    if not len(dataset):
+        refuse(found)
+        raise UserError(f"{reading.path}: no pictures in it")
+    return dataset.with_notes(notes_of(found, _name(reading.path))), found
 
 
-def _looks_like_coco(file: Path) -> bool:
-    try:
-        data = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(data, dict) and all(key in data for key in ("images", "annotations", "categories"))
+def _sound(reading: Reading, split: str | None, findings: list[Finding]) -> Iterator[Record]:
+    for record in reading.records:
+        sound, found = checked(record, reading.categories, reading.path, LABEL_CHECKS)
+        findings += found
+        if split is not None:
+            object.__setattr__(sound, "split", split)  # it is not anybody else's yet
+        yield sound
 
 
-def _places(data: Path | str | Mapping[str, Path | str]) -> tuple[Path, Path | None]:
-    """Where train and val are."""
-    if isinstance(data, Mapping):
-        unknown = sorted(set(data) - {"train", "val"})
-        if unknown or "train" not in data:
-            raise UserError(f"data must be given as train=… val=…, not {unknown[0] if unknown else 'without train'}")
-        return Path(data["train"]), Path(data["val"]) if data.get("val") else None
-    path = Path(data)
-    if not path.is_dir():
-        return path, None  # a label file; read_dataset says so where it is not there
-    if not any(path.iterdir()):
-        raise UserError(f"{path}: the folder is empty; put train and val folders with pictures and labels into it")
-    train = next((path / name for name in _TRAIN if (path / name).is_dir()), None)
-    val = next((path / name for name in _VAL if (path / name).is_dir()), None)
-    # COCO's own layout also has a folder train/ at times, with pictures only.
-    found = _coco_layout(path)
-    if found is not None:
-        return found
-    if train is not None:
-        return train, val
-    if val is not None:
-        raise UserError(f"{path}: holds {val.name} but no train; add {path / 'train'}")
-    return path, None
-
-
-def _coco_layout(path: Path) -> tuple[Path, Path | None] | None:
-    """`annotations/instances_train*.json` and `instances_val*.json`, where they are."""
-    files = {name: sorted((path / "annotations").glob(f"instances_{name}*.json")) for name in ("train", "val")}
-    for name, candidates in files.items():
-        if len(candidates) > 1:
-            names = ", ".join(file.name for file in candidates)
-            raise UserError(f"{path / 'annotations'}: {names}: give the one you mean as {name}=FILE")
-    if not files["train"]:
-        return None
-    return files["train"][0], files["val"][0] if files["val"] else None
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def _same_categories(train: Dataset, val: Dataset) -> Dataset:
@@ -140,11 +121,11 @@ def _odd_sets(train: Dataset, val: Dataset | None) -> list[str]:
     """Warnings about what a set lacks."""
     notes = []
     if len(train) == 1 and val is not None:
-        notes.append(f"{train.path.parent.name}/{train.path.name}: one picture only to train on")
+        notes.append(f"{_name(train.path)}: one picture only to train on")
     for name, dataset in (("train", train), ("val", val)):
         if dataset is None:
             continue
-        present = {a.category_id for record in dataset for a in record.annotations if not a.crowd}
+        present = {a.category_id for record in dataset for a in record.annotations if not a.ignored}
         absent = [dataset.categories[number] for number in dataset.category_ids if number not in present]
         if absent:
             shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")

@@ -1,0 +1,53 @@
+"""What a check of labels is given and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tracesight.data.finding import Finding, Kind
+from tracesight.data.record import Annotation, Record
+
+
+class Labels(NamedTuple):
+    """What a check may know beside the record: name of each category by id, and where the set's labels are."""
+
+    categories: Mapping[int, str]
+    path: Path
+
+
+Found = tuple[Record, Sequence[Finding]]
+# What is wrong with an annotation, in which way, and what becomes of it (None: it is removed).
+Verdict = tuple[Kind, str, Annotation | None]
+LabelCheck = Callable[[Record, Labels], Found]
+
+
+def each(record: Record, labels: Labels, judge: Callable[[Annotation], Verdict | None]) -> Found:
+    """Put every annotation to `judge`, which gives None where it is sound. The record is the same where all are."""
+    findings: list[Finding] = []
+    kept: list[Annotation] = []
+    for annotation in record.annotations:
+        verdict = judge(annotation)
+        if verdict is None:
+            kept.append(annotation)
+            continue
+        kind, message, mended = verdict
+        findings.append(finding(kind, record, labels, message, annotation))
+        if mended is not None:
+            kept.append(mended)
+    return (replace(record, annotations=tuple(kept)), findings) if findings else (record, ())
+
+
+def finding(kind: Kind, record: Record, labels: Labels, message: str, annotation: Annotation | None = None) -> Finding:
+    """A finding on an annotation, or on the picture as a whole where there is none."""
+    file = record.label_file or labels.path
+    who = f"picture {record.name}" if annotation is None else f"annotation {annotation.id} on {record.name}"
+    number, box = (None, None) if annotation is None else (annotation.id, annotation.box)
+    return Finding(kind, f"{file}: {who}", message, record.path, number, box)
+
+
+def brief(box: Sequence[float]) -> str:
+    """A box for a message: (x1, y1, x2, y2) without needless digits."""
+    return f"({', '.join(f'{v:.6g}' for v in box)})"

@@ -1,0 +1,101 @@
+"""Which format a file or folder is, and where its train, val and test are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracesight.data.formats.reading import Format
+from tracesight.errors import UserError
+
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+ALL = "all"  # the name of what is not divided
+
+Data = Path | str | Mapping[str, Path | str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One set of labelled pictures: `FORMATS[format].read(path, split)` reads it."""
+
+    format: str
+    path: Path
+    split: str | None = None
+
+
+def places_of(data: Data, formats: Mapping[str, Format], format: str | None = None) -> dict[str, Place]:
+    """The sets of a data folder, a label file, or {"train": …, "val": …}, by name: train, val, test, or "all".
+
+    format: a key of `formats`; without it the format is recognised.
+    Raises UserError: nothing there, nothing recognised, or two formats that fit.
+    """
+    if format is not None and format not in formats:
+        raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(formats))}")
+    if isinstance(data, Mapping):
+        unknown = sorted(set(data) - set(SPLITS))
+        if unknown or "train" not in data:
+            raise UserError(f"data must be given as train=… val=…, not {unknown[0] if unknown else 'without train'}")
+        return {name: one_place(path, formats, format, name) for name, path in data.items() if path}
+    path = Path(data)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    fitting = _fitting(path, formats, format)
+    dividing = [name for name in fitting if formats[name].splits(path)]
+    if dividing:
+        name = _only(path, dividing)
+        return {split: Place(name, path, split) for split in formats[name].splits(path)}
+    folders = _folders(path) if path.is_dir() else {}
+    if folders:
+        if "train" not in folders:
+            found = next(iter(folders.values()))
+            raise UserError(f"{path}: holds {found.name} but no train; add {path / 'train'}")
+        return {split: one_place(folder, formats, format, None) for split, folder in folders.items()}
+    if not fitting:
+        raise _nothing(path, formats, format)
+    return {ALL: Place(_only(path, fitting), path)}
+
+
+def one_place(path: Path | str, formats: Mapping[str, Format], format: str | None, split: str | None) -> Place:
+    """The one set at `path`; of several parts the one called `split`. Raises UserError where that is not clear."""
+    places = places_of(path, formats, format)
+    if ALL in places:
+        return places[ALL]
+    if split in places:
+        return places[split]
+    if split is None and len(places) == 1:
+        return next(iter(places.values()))
+    names = " and ".join(places)
+    raise UserError(f"{path}: holds {names}; give one of them, {'' if split is None else f'not {split}, '}by its name")
+
+
+def _fitting(path: Path, formats: Mapping[str, Format], format: str | None) -> list[str]:
+    if format is not None:
+        return [format] if formats[format].fits(path) else []
+    return [name for name in formats if formats[name].fits(path)]
+
+
+def _only(path: Path, names: list[str]) -> str:
+    if len(names) > 1:
+        raise UserError(f"{path}: could be {' or '.join(names)}; say which with --format")
+    return names[0]
+
+
+def _folders(path: Path) -> dict[str, Path]:
+    """The folders of a split inside `path`."""
+    found = {}
+    for split, names in SPLITS.items():
+        folder = next((path / name for name in names if (path / name).is_dir()), None)
+        if folder is not None:
+            found[split] = folder
+    return found
+
+
+def _nothing(path: Path, formats: Mapping[str, Format], format: str | None) -> UserError:
+    if path.is_file():
+        return UserError(f"{path}: not labels of a known format ({format or ', '.join(sorted(formats))})")
+    if not any(path.iterdir()):
+        return UserError(f"{path}: the folder is empty; put train and val folders with pictures and labels into it")
+    if format is not None:
+        return UserError(f"{path}: no {format} labels in it")
+    return UserError(f"{path}: no labels and no pictures in it ({', '.join(sorted(formats))} are known)")

@@ -1,0 +1,64 @@
+"""What a format is to the rest of the package: four functions, and what its reader gives.
+
+A reader takes labels as they are: it checks that a file is what it should be and that what refers to something refers
+to something that is there, and leaves sizes, boxes and masks to `data/checks`. What it cannot read it leaves out and
+adds to `faults`; it raises UserError only where nothing can be read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tracesight.data.finding import Finding, Kind
+from tracesight.data.record import Dataset, Record
+
+
+@dataclass
+class Reading:
+    """A set half-way between its files and a `Dataset`.
+
+    path: the file or folder that holds the labels. records: in the order of the set; drawn once. categories: name by
+    id; complete once the records have been drawn. numbered: the labels have names only, and the ids are 1, 2, … of the
+    sorted names. faults: what was left out; grows while records are drawn.
+    """
+
+    path: Path
+    categories: dict[int, str]
+    records: Iterator[Record]
+    numbered: bool = False
+    faults: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of writing labels.
+
+    fits: whether a file or folder holds labels of this format, told without reading it whole.
+    splits: the parts among "train", "val", "test" that the format itself divides the place into; () where it is one
+        set. That `train/` and `val/` are folders is no business of a format.
+    read: the place and one of its splits (None: where there are none).
+    write: parts by split name ("all" where there is one) and an empty folder; what cannot be said in this format, one
+        sentence each. None: the format cannot be written.
+    """
+
+    fits: Callable[[Path], bool]
+    splits: Callable[[Path], Sequence[str]]
+    read: Callable[[Path, str | None], Reading]
+    write: Callable[[Mapping[str, Dataset], Path], list[str]] | None = None
+
+
+UNREADABLE = Kind("label-unreadable", "error", "labels that cannot be read", "correct or remove it", "left out")
+NO_PICTURE = Kind(
+    "annotation-without-picture", "error", "labels whose picture is not there", "restore the picture or remove the "
+    "labels", "left out",
+)  # fmt: skip
+PICTURE_ID = Kind("picture-id-twice", "error", "picture ids that occur twice", "give each picture its own", "left out")
+ANNOTATION_ID = Kind(
+    "annotation-id-twice", "error", "annotation ids that occur twice", "give each annotation its own", "numbered anew"
+)
+OUTSIDE_FOLDER = Kind(
+    "picture-outside-folder", "error", "pictures that lie outside the folder", "make the path relative, inside it",
+    "left out",
+)  # fmt: skip
