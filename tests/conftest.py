@@ -1,1 +1,6 @@
 """That this file is here puts its folder on the path, so that tests share `small_networks`."""
+
+import os
+
+# Two processes run the tests (`-n 2`), one thread each: networks this small are no faster on two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")

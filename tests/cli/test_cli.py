@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,15 +48,6 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage: tracesight")
-
-
-def test_help_answers_in_half_a_second() -> None:
-    def took() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "tracesight", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - start
-
-    assert min(took() for _ in range(5)) < 0.5, "the best of five: others may keep the machine busy"
 
 
 def test_importing_the_package_imports_no_torch() -> None:

@@ -128,7 +128,7 @@ def test_training_and_prediction_are_one_graph():
     assert_compiles_and_equals("aot_eager")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_and_prediction_compile():
     try:
         cpp_builder.get_cpp_compiler()
