@@ -20,7 +20,18 @@ from tracesight.predict import find_pictures, write
 from tracesight.scene import Scene
 from tracesight.weights import torchvision as source
 
-COMMANDS = ["", "demo", "train", "evaluate", "predict", "weights", "weights import", "models"]
+COMMANDS = [
+    "",
+    "demo",
+    "train",
+    "evaluate",
+    "predict",
+    "weights",
+    "weights import",
+    "models",
+    "data",
+    "data convert",
+]
 
 Run = Callable[..., tuple[int, str, str]]
 

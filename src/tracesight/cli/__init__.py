@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tracesight.cli import demo, evaluate, models, predict, train, weights
+from tracesight.cli import data, demo, evaluate, models, predict, train, weights
 from tracesight.errors import Interrupted, PartialFailure, UserError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.command("models")(models.models)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,17 @@ class Record:
             object.__setattr__(self, "name", self.path.name)
 
 
+@dataclass(frozen=True)
+class Keypoints:
+    """The points that the objects of one category have.
+
+    names: in the order of `Annotation.keypoints`. skeleton: which of them are joined, as pairs of positions from 0.
+    """
+
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Records and categories.
@@ -122,6 +133,8 @@ class Dataset:
     buffer: uint8 (bytes,). offsets: int64 (records + 1,), where each record starts. order: int64 (n,), which records
     this dataset holds. categories: name by id. path: where it was read from. notes: what the reader put right or found
     odd, one sentence each. numbered: the labels have names only, and the ids are 1, 2, … of the sorted names.
+    keypoints: by category id, where its objects have points. parents: name of the category above one, by its id, where
+    the labels say so (COCO's supercategory).
     """
 
     buffer: np.ndarray
@@ -131,6 +144,8 @@ class Dataset:
     path: Path
     notes: tuple[str, ...] = ()
     numbered: bool = False
+    keypoints: dict[int, Keypoints] = field(default_factory=dict)
+    parents: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -140,10 +155,12 @@ class Dataset:
         path: Path | str = ".",
         notes: Sequence[str] = (),
         numbered: bool = False,
+        keypoints: Mapping[int, Keypoints] | None = None,
+        parents: Mapping[int, str] | None = None,
     ) -> Dataset:
         """Pack `records`, which may be a generator; categories are kept in ascending id.
 
-        `categories` may be filled while the records are drawn.
+        `categories`, `keypoints` and `parents` may be filled while the records are drawn.
         """
         packed, offsets = bytearray(), [0]
         for record in records:
@@ -152,7 +169,10 @@ class Dataset:
         buffer = np.frombuffer(packed, np.uint8)
         order = np.arange(len(offsets) - 1, dtype=np.int64)
         in_order = {i: categories[i] for i in sorted(categories)}
-        return cls(buffer, np.asarray(offsets, np.int64), order, in_order, Path(path), tuple(notes), numbered)
+        return cls(
+            buffer, np.asarray(offsets, np.int64), order, in_order, Path(path), tuple(notes), numbered,
+            dict(keypoints or {}), dict(parents or {}),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.order)
@@ -199,7 +219,9 @@ class Dataset:
         if all(old == new for old, new in ids.items()):
             return self.with_categories(every)
         records = (_renumbered(record, ids) for record in self)
-        return Dataset.of(records, every, self.path, self.notes, self.numbered)
+        keypoints = {ids[number]: points for number, points in self.keypoints.items()}
+        parents = {ids[number]: name for number, name in self.parents.items()}
+        return Dataset.of(records, every, self.path, self.notes, self.numbered, keypoints, parents)
 
     @cached_property
     def digest(self) -> str:
@@ -209,7 +231,10 @@ class Dataset:
         """
         with ThreadPoolExecutor(8) as pool:
             rows = list(pool.map(lambda index: _row(self[index]), range(len(self))))
-        return rows_digest([json.dumps(sorted(self.categories.items())), *sorted(rows)])
+        table = [json.dumps(sorted(self.categories.items()))]
+        if self.keypoints:
+            table.append(json.dumps(sorted((i, points.names, points.skeleton) for i, points in self.keypoints.items())))
+        return rows_digest([*table, *sorted(rows)])
 
 
 def _renumbered(record: Record, ids: dict[int, int]) -> Record:

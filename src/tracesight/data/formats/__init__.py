@@ -5,13 +5,14 @@ One format a file; `FORMATS` names them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tracesight.data.checks.labels import LABEL_CHECKS, checked
 from tracesight.data.finding import Finding, notes_of, refuse
 from tracesight.data.formats import coco
 from tracesight.data.formats.places import ALL, Data, Place, one_place, places_of
+from tracesight.data.formats.placing import written_whole
 from tracesight.data.formats.reading import Format, Reading
 from tracesight.data.record import Dataset, Record
 from tracesight.data.split import keyed_split
@@ -80,12 +81,32 @@ def read_splits(
     return train, val, [*notes, *_odd_sets(train, val)]
 
 
+def write_sets(sets: Mapping[str, Dataset], folder: Path | str, format: str) -> list[str]:
+    """Write sets by name (train, val, test, or "all" where there is one) into a new folder, pictures byte for byte.
+
+    Returns what this format cannot say, one sentence each. Raises UserError: `folder` is not empty or cannot be
+    written, the format is not known or only read, a picture is missing. Nothing is left of what failed half-way.
+    """
+    if format not in FORMATS:
+        raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(FORMATS))}")
+    write = FORMATS[format].write
+    if write is None:
+        raise UserError(
+            f"format {format!r} can only be read; use one of {', '.join(n for n in FORMATS if FORMATS[n].write)}"
+        )
+    with written_whole(Path(folder)) as part:
+        return write(sets, part)
+
+
 def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]:
     """One set, put right, and what was wrong with its labels. split: written into every record."""
     reading = FORMATS[place.format].read(place.path, place.split)
     findings: list[Finding] = []
     records = _sound(reading, split, findings)
-    dataset = Dataset.of(records, reading.categories, reading.path, numbered=reading.numbered)
+    dataset = Dataset.of(
+        records, reading.categories, reading.path, numbered=reading.numbered, keypoints=reading.keypoints,
+        parents=reading.parents,
+    )  # fmt: skip
     found = [*reading.faults, *findings]  # complete, as the records have been drawn
     if not len(dataset):
         refuse(found)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tracesight.data.finding import Finding, Kind
+from tracesight.data.formats.coco_writer import write_coco
 from tracesight.data.formats.reading import (
     ANNOTATION_ID,
     NO_PICTURE,
@@ -317,4 +318,4 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-FORMAT = Format(fits_coco, splits_of_coco, read_coco)
+FORMAT = Format(fits_coco, splits_of_coco, read_coco, write_coco)

@@ -69,6 +69,11 @@ def one_place(path: Path | str, formats: Mapping[str, Format], format: str | Non
     raise UserError(f"{path}: holds {names}; give one of them, {'' if split is None else f'not {split}, '}by its name")
 
 
+def folder_of(folder: Path, split: str) -> Path:
+    """Where a set of this name is written, in formats that give each set a folder."""
+    return folder if split == ALL else folder / split
+
+
 def _fitting(path: Path, formats: Mapping[str, Format], format: str | None) -> list[str]:
     if format is not None:
         return [format] if formats[format].fits(path) else []

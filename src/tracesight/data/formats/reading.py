@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Dataset, Keypoints, Record
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Reading:
 
     path: the file or folder that holds the labels. records: in the order of the set; drawn once. categories: name by
     id; complete once the records have been drawn. numbered: the labels have names only, and the ids are 1, 2, … of the
-    sorted names. faults: what was left out; grows while records are drawn.
+    sorted names. faults: what was left out; grows while records are drawn. keypoints, parents: as `Dataset` has them.
     """
 
     path: Path
@@ -29,6 +29,8 @@ class Reading:
     records: Iterator[Record]
     numbered: bool = False
     faults: list[Finding] = field(default_factory=list)
+    keypoints: dict[int, Keypoints] = field(default_factory=dict)
+    parents: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

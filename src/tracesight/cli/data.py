@@ -1,0 +1,17 @@
+"""`tracesight data`: labelled pictures before anything is learned from them. One file a command, hung on `app` here."""
+
+from __future__ import annotations
+
+import typer
+
+from tracesight.cli.data_convert import convert
+
+app = typer.Typer(help="Check, convert, split and describe labelled pictures.", rich_markup_mode=None)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+app.command("convert")(convert)

@@ -1,0 +1,115 @@
+"""Files and folders as formats meet them: what lies below a folder, what a name in a label file means, text in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from tracesight.data.pictures import PICTURE_SUFFIXES
+
+_LARGEST_TEXT = 1 << 28  # bytes; a label file of one picture, or a list, is far smaller
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Files with one of these suffixes (lower case) in a folder and all below it, by name, folder after folder.
+
+    Hidden files and folders are left out. Links are followed, each real folder once, so that a loop ends.
+    """
+    yield from _below(folder, suffixes, set())
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Every picture in a folder and all below it, by relative path."""
+    return sorted(files_below(folder, PICTURE_SUFFIXES), key=lambda path: path.relative_to(folder).as_posix())
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files with one of these suffixes (lower case) in the folder itself, by name; [] where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if _wanted(entry, suffixes)]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names)]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders in a folder, by name, hidden ones left out; [] where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError:
+        return []
+
+
+def inside(name: str) -> str | None:
+    """A relative name from a label file in normal form, with `/`; None where it leads out of the folder.
+
+    Windows separators count as separators: who means a file whose name holds a backslash asks for that first.
+    """
+    windows = PureWindowsPath(name)
+    if windows.drive or windows.root or not name.strip() or "\0" in name:
+        return None
+    normal = os.path.normpath(windows.as_posix()).replace(os.sep, "/")
+    return None if normal in (".", "..") or normal.startswith("../") else normal
+
+
+def picture_named(folder: Path, name: str) -> Path | None:
+    """The file that `name` means in `folder`, there or not; None where it leads out of the folder."""
+    if "\\" in name and PurePosixPath(name).name == name and (folder / name).is_file():
+        return folder / name  # a backslash is a letter like others where it is no separator
+    normal = inside(name)
+    return None if normal is None else folder / normal
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8 text, without its byte order mark. Raises ValueError that says what is wrong, without the path.
+
+    UTF-16 is read too where a byte order mark says so, as some editors write it.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_TEXT:
+            raise ValueError(f"larger than {_LARGEST_TEXT >> 20} MB, which is no label file")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror or error})") from None
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def _below(folder: Path, suffixes: Collection[str], seen: set[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        real = folder.stat()
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError:  # unreadable, or a link to nothing
+        return
+    if (real.st_dev, real.st_ino) in seen:
+        return
+    seen.add((real.st_dev, real.st_ino))
+    for entry in found:
+        if _wanted(entry, suffixes):
+            yield folder / entry.name
+    for entry in found:
+        if not entry.name.startswith(".") and _is_folder(entry):
+            yield from _below(folder / entry.name, suffixes, seen)
+
+
+def _wanted(entry: os.DirEntry[str], suffixes: Collection[str]) -> bool:
+    if entry.name.startswith(".") or os.path.splitext(entry.name)[1].lower() not in suffixes:  # noqa: PTH122 (quick)
+        return False
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a loop
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
