@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import pytest
 import torch
 from small_detector import SMALL, batch_of
@@ -19,6 +22,44 @@ RESNETS = {
     "resnet50": 25_557_032,
     "resnet101": 44_549_160,
     "resnet152": 60_192_808,
+    # Where the stride is changes no shape.
+    "resnet50_v1": 25_557_032,
+    "resnet101_v1": 44_549_160,
+    "resnet152_v1": 60_192_808,
+}
+# As timm has them under resnetv2_18 to 152; of 200 layers it has none.
+PREACT = {
+    "preact_resnet18": 11_687_720,
+    "preact_resnet34": 21_795_880,
+    "preact_resnet50": 25_549_352,
+    "preact_resnet101": 44_541_480,
+    "preact_resnet152": 60_185_128,
+}
+# Millions in table 6 of "Deep Residual Learning" and table 4 of "Identity Mappings"; a plain network has as many,
+# since shortcuts of option A have none.
+CIFAR = {
+    "cifar_resnet20": "0.27",
+    "cifar_resnet32": "0.46",
+    "cifar_resnet44": "0.66",
+    "cifar_resnet56": "0.85",
+    "cifar_resnet110": "1.7",
+    "cifar_resnet1202": "19.4",
+    "cifar_plain20": "0.27",
+    "cifar_plain32": "0.46",
+    "cifar_plain44": "0.66",
+    "cifar_plain56": "0.85",
+    "cifar_plain110": "1.7",
+    "cifar_preact_resnet110": "1.7",
+    "cifar_preact_resnet164": "1.7",
+}
+# By hand. Plain: ResNet's without the projections, 128 × (64 + 2) + 256 × (128 + 2) + 512 × (256 + 2) less. 200 layers:
+# the 152 with 16 more units in the second stage, 512 × 128 × 2 + 9 × 128² and norms of 512 + 2 × 128 channels each.
+COUNTED = {
+    "plain18": 11_689_512 - 173_824,
+    "plain34": 21_797_672 - 173_824,
+    "preact_resnet200": 60_185_128 + 16 * (2 * 512 * 128 + 9 * 128**2 + 2 * (512 + 2 * 128)),
+    # Ten classes, and a stem of 3 × 3 cells where ImageNet's has 7 × 7.
+    "cifar_resnet18": 11_689_512 - 990 * 513 - 40 * 3 * 64,
 }
 # Published for batch norm's: torchvision counts 41,755,286 and 44,401,393 with frozen norms.
 DETECTORS = {"faster_rcnn_resnet50_fpn": 41_755_286, "mask_rcnn_resnet50_fpn": 44_401_393}
@@ -28,32 +69,64 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "published"), [*RESNETS.items(), *DETECTORS.items()])
-def test_has_the_published_number_of_parameters(name, published):
+EXACT = {**RESNETS, **PREACT, **COUNTED, **DETECTORS}
+# More than 100 million parameters, or blocks enough to be as slow.
+LARGE = {"cifar_resnet1202"}
+
+
+def those(*tasks: str) -> list[Any]:
+    names = [name for name, entry in CATALOGUE.items() if entry.task in tasks]
+    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in names]
+
+
+@functools.cache
+def counted(name: str) -> int:
     with torch.device("meta"):
         model = CATALOGUE[name].builder(CATALOGUE[name].num_classes)
-    assert parameters(model) == published
+    return parameters(model)
 
 
-@pytest.mark.parametrize("name", list(CATALOGUE))
-def test_takes_any_number_of_channels(name):
+@pytest.mark.parametrize(("name", "published"), EXACT.items())
+def test_has_the_published_number_of_parameters(name, published):
+    assert counted(name) == published
+
+
+@pytest.mark.parametrize(("name", "millions"), CIFAR.items())
+def test_has_the_published_millions_of_parameters(name, millions):
+    digits = len(millions.partition(".")[2])
+    assert f"{counted(name) / 1e6:.{digits}f}" == millions
+
+
+def test_every_classifier_has_a_published_number():
+    names = {name for name, entry in CATALOGUE.items() if entry.task == "classify"}
+    assert names == (EXACT | CIFAR).keys() - DETECTORS.keys()
+
+
+@pytest.mark.parametrize("name", those("detect", "segment"))
+def test_detectors_take_any_number_of_channels(name):
     """The first convolution is all that differs, as names and shapes show."""
     with torch.device("meta"):
         usual, other = (CATALOGUE[name].builder(5, in_channels=channels).state_dict() for channels in (3, 5))
     differ = {key: tuple(other[key].shape) for key in usual if usual[key].shape != other[key].shape}
-    first = "conv1.weight" if CATALOGUE[name].task == "classify" else "backbone.body.conv1.weight"
     assert usual.keys() == other.keys()
-    assert differ == {first: (64, 5, 7, 7)}
+    assert differ == {"backbone.body.conv1.weight": (64, 5, 7, 7)}
 
 
-@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.task == "classify"])
+@pytest.mark.parametrize("name", those("classify"))
 def test_classifiers_run_forward_and_backward(name):
-    model = build(name, 5)
-    model(torch.rand(2, 3, 32, 32)).sum().backward()
+    model = build(name, 5, in_channels=4)
+    images = torch.rand(2, 4, 33, 47)
+    logits = model(images)
+    assert logits.shape == (2, 5)
+    logits.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model.zero_grad()
+    stages = model.eval().features(images)
+    expected = [(2, c, -(-33 // s), -(-47 // s)) for c, s in zip(model.channels, model.strides, strict=True)]
+    assert [tuple(stage.shape) for stage in stages] == expected
 
 
-@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.task != "classify"])
+@pytest.mark.parametrize("name", those("detect", "segment"))
 def test_detectors_run_forward_and_backward(name):
     masks = {"mask_channels": 16} if name.startswith("mask") else {}
     model = build(name, 4, **SMALL, **masks)

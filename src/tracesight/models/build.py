@@ -13,9 +13,17 @@ import torch
 from torch import nn
 
 from tracesight.errors import UserError
+from tracesight.models.cifar_resnet import (
+    cifar_plain,
+    cifar_preact_bottleneck,
+    cifar_preact_resnet,
+    cifar_resnet,
+    cifar_resnet18,
+)
 from tracesight.models.conventions import CONVENTIONS
-from tracesight.models.rcnn import rcnn_resnet_fpn
-from tracesight.models.resnet import resnet
+from tracesight.models.preact_resnet import preact_resnet
+from tracesight.models.rcnn import rcnn_fpn
+from tracesight.models.resnet import plain, resnet
 
 
 @dataclass(frozen=True)
@@ -30,25 +38,56 @@ class Entry:
 
 
 _RESNET = "He et al. 2016, Deep Residual Learning for Image Recognition"
+_PREACT = "He et al. 2016, Identity Mappings in Deep Residual Networks"
 _FASTER = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _MASK = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
+_TV = ("torchvision",)
+
+# What is a classifier of its own and the body of detectors.
+_R18, _R34, _R50 = partial(resnet, 18, "v1.5"), partial(resnet, 34, "v1.5"), partial(resnet, 50, "v1.5")
+_R101, _R152 = partial(resnet, 101, "v1.5"), partial(resnet, 152, "v1.5")
 
 CATALOGUE: dict[str, Entry] = {
-    "resnet18": Entry(partial(resnet, 18), "classify", 1000, _RESNET, ("torchvision",)),
-    "resnet34": Entry(partial(resnet, 34), "classify", 1000, _RESNET, ("torchvision",)),
-    "resnet50": Entry(partial(resnet, 50), "classify", 1000, _RESNET, ("torchvision",)),
-    "resnet101": Entry(partial(resnet, 101), "classify", 1000, _RESNET, ("torchvision",)),
-    "resnet152": Entry(partial(resnet, 152), "classify", 1000, _RESNET, ("torchvision",)),
-    "faster_rcnn_resnet18_fpn": Entry(partial(rcnn_resnet_fpn, 18, False), "detect", 91, _FASTER, ("torchvision",)),
-    "faster_rcnn_resnet34_fpn": Entry(partial(rcnn_resnet_fpn, 34, False), "detect", 91, _FASTER, ("torchvision",)),
-    "faster_rcnn_resnet50_fpn": Entry(partial(rcnn_resnet_fpn, 50, False), "detect", 91, _FASTER, ("torchvision",)),
-    "faster_rcnn_resnet101_fpn": Entry(partial(rcnn_resnet_fpn, 101, False), "detect", 91, _FASTER, ("torchvision",)),
-    "faster_rcnn_resnet152_fpn": Entry(partial(rcnn_resnet_fpn, 152, False), "detect", 91, _FASTER, ("torchvision",)),
-    "mask_rcnn_resnet18_fpn": Entry(partial(rcnn_resnet_fpn, 18, True), "segment", 91, _MASK, ("torchvision",)),
-    "mask_rcnn_resnet34_fpn": Entry(partial(rcnn_resnet_fpn, 34, True), "segment", 91, _MASK, ("torchvision",)),
-    "mask_rcnn_resnet50_fpn": Entry(partial(rcnn_resnet_fpn, 50, True), "segment", 91, _MASK, ("torchvision",)),
-    "mask_rcnn_resnet101_fpn": Entry(partial(rcnn_resnet_fpn, 101, True), "segment", 91, _MASK, ("torchvision",)),
-    "mask_rcnn_resnet152_fpn": Entry(partial(rcnn_resnet_fpn, 152, True), "segment", 91, _MASK, ("torchvision",)),
+    "resnet18": Entry(_R18, "classify", 1000, _RESNET, _TV),
+    "resnet34": Entry(_R34, "classify", 1000, _RESNET, _TV),
+    "resnet50": Entry(_R50, "classify", 1000, _RESNET, _TV),
+    "resnet101": Entry(_R101, "classify", 1000, _RESNET, _TV),
+    "resnet152": Entry(_R152, "classify", 1000, _RESNET, _TV),
+    "resnet50_v1": Entry(partial(resnet, 50, "v1"), "classify", 1000, _RESNET, ()),
+    "resnet101_v1": Entry(partial(resnet, 101, "v1"), "classify", 1000, _RESNET, ()),
+    "resnet152_v1": Entry(partial(resnet, 152, "v1"), "classify", 1000, _RESNET, ()),
+    "plain18": Entry(partial(plain, 18), "classify", 1000, _RESNET, ()),
+    "plain34": Entry(partial(plain, 34), "classify", 1000, _RESNET, ()),
+    "preact_resnet18": Entry(partial(preact_resnet, 18), "classify", 1000, _PREACT, ()),
+    "preact_resnet34": Entry(partial(preact_resnet, 34), "classify", 1000, _PREACT, ()),
+    "preact_resnet50": Entry(partial(preact_resnet, 50), "classify", 1000, _PREACT, ()),
+    "preact_resnet101": Entry(partial(preact_resnet, 101), "classify", 1000, _PREACT, ()),
+    "preact_resnet152": Entry(partial(preact_resnet, 152), "classify", 1000, _PREACT, ()),
+    "preact_resnet200": Entry(partial(preact_resnet, 200), "classify", 1000, _PREACT, ()),
+    "cifar_resnet20": Entry(partial(cifar_resnet, 20), "classify", 10, _RESNET, ()),
+    "cifar_resnet32": Entry(partial(cifar_resnet, 32), "classify", 10, _RESNET, ()),
+    "cifar_resnet44": Entry(partial(cifar_resnet, 44), "classify", 10, _RESNET, ()),
+    "cifar_resnet56": Entry(partial(cifar_resnet, 56), "classify", 10, _RESNET, ()),
+    "cifar_resnet110": Entry(partial(cifar_resnet, 110), "classify", 10, _RESNET, ()),
+    "cifar_resnet1202": Entry(partial(cifar_resnet, 1202), "classify", 10, _RESNET, ()),
+    "cifar_resnet18": Entry(cifar_resnet18, "classify", 10, _RESNET, ()),
+    "cifar_plain20": Entry(partial(cifar_plain, 20), "classify", 10, _RESNET, ()),
+    "cifar_plain32": Entry(partial(cifar_plain, 32), "classify", 10, _RESNET, ()),
+    "cifar_plain44": Entry(partial(cifar_plain, 44), "classify", 10, _RESNET, ()),
+    "cifar_plain56": Entry(partial(cifar_plain, 56), "classify", 10, _RESNET, ()),
+    "cifar_plain110": Entry(partial(cifar_plain, 110), "classify", 10, _RESNET, ()),
+    "cifar_preact_resnet110": Entry(partial(cifar_preact_resnet, 110), "classify", 10, _PREACT, ()),
+    "cifar_preact_resnet164": Entry(partial(cifar_preact_bottleneck, 164), "classify", 10, _PREACT, ()),
+    "faster_rcnn_resnet18_fpn": Entry(partial(rcnn_fpn, _R18, False), "detect", 91, _FASTER, _TV),
+    "faster_rcnn_resnet34_fpn": Entry(partial(rcnn_fpn, _R34, False), "detect", 91, _FASTER, _TV),
+    "faster_rcnn_resnet50_fpn": Entry(partial(rcnn_fpn, _R50, False), "detect", 91, _FASTER, _TV),
+    "faster_rcnn_resnet101_fpn": Entry(partial(rcnn_fpn, _R101, False), "detect", 91, _FASTER, _TV),
+    "faster_rcnn_resnet152_fpn": Entry(partial(rcnn_fpn, _R152, False), "detect", 91, _FASTER, _TV),
+    "mask_rcnn_resnet18_fpn": Entry(partial(rcnn_fpn, _R18, True), "segment", 91, _MASK, _TV),
+    "mask_rcnn_resnet34_fpn": Entry(partial(rcnn_fpn, _R34, True), "segment", 91, _MASK, _TV),
+    "mask_rcnn_resnet50_fpn": Entry(partial(rcnn_fpn, _R50, True), "segment", 91, _MASK, _TV),
+    "mask_rcnn_resnet101_fpn": Entry(partial(rcnn_fpn, _R101, True), "segment", 91, _MASK, _TV),
+    "mask_rcnn_resnet152_fpn": Entry(partial(rcnn_fpn, _R152, True), "segment", 91, _MASK, _TV),
 }
 
 

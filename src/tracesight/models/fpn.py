@@ -48,7 +48,7 @@ def _every_second(x: Tensor) -> Tensor:
 
 
 class PyramidBackbone(nn.Module):
-    """A ResNet's four stages through a pyramid: pictures (N, C, H, W) in, P2 to P6 out."""
+    """A backbone's four stages through a pyramid: pictures (N, C, H, W) in, P2 to P6 out."""
 
     strides = (4, 8, 16, 32, 64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from tracesight.data.batch import Batch, Targets
 from tracesight.models.conventions import CONVENTIONS
 from tracesight.models.detections import Detections
 from tracesight.models.fpn import PyramidBackbone
-from tracesight.models.norms import norm_layer
 from tracesight.models.resnet import ResNet
 from tracesight.models.roi_heads import (
     BoxHead,
@@ -87,8 +86,8 @@ class RCNN(nn.Module):
         return {**losses, **self.roi_heads.losses(table, sampled, batch, targets)}
 
 
-def rcnn_resnet_fpn(
-    depth: int,
+def rcnn_fpn(
+    body: Callable[..., ResNet],
     masks: bool,
     num_classes: int,
     conventions: str = "tracesight",
@@ -104,18 +103,19 @@ def rcnn_resnet_fpn(
     rpn: dict | None = None,
     roi: dict | None = None,
 ) -> RCNN:
-    """Faster R-CNN, or Mask R-CNN with `masks`, on a ResNet with a feature pyramid: the whole architecture.
+    """Faster R-CNN, or Mask R-CNN with `masks`, on a backbone with a feature pyramid: the whole architecture.
 
-    num_classes counts background. in_channels: of a picture. pixels: {"mean": […], "std": […]} of each channel in 0–1;
-    None for those of ImageNet, or 0.5 and 0.25 where in_channels is not 3. norm is the backbone's ("frozen", "batch" or
-    "group"). fpn_channels, box_channels and mask_channels are the widths of the pyramid, the box head and the mask
-    head. anchor_sizes: square roots of anchors' areas in pixels, a tuple for each of P2 to P6; anchor_ratios: height
-    over width. rpn and roi replace fields of `ProposalSettings` and `RegionSettings` (max_objects, score_threshold and
-    others).
+    body: a builder of the catalogue whose stages have strides 4 to 32, such as `resnet`. num_classes counts background.
+    in_channels: of a picture. pixels: {"mean": […], "std": […]} of each channel in 0–1; None for those of ImageNet, or
+    0.5 and 0.25 where in_channels is not 3. norm is the backbone's ("frozen", "batch" or "group"). fpn_channels,
+    box_channels and mask_channels are the widths of the pyramid, the box head and the mask head. anchor_sizes: square
+    roots of anchors' areas in pixels, a tuple for each of P2 to P6; anchor_ratios: height over width. rpn and roi
+    replace fields of `ProposalSettings` and `RegionSettings` (max_objects, score_threshold and others).
     """
     rules = CONVENTIONS[conventions]
     mean, std = pixel_statistics(in_channels, pixels)
-    backbone = PyramidBackbone(ResNet(depth, None, norm_layer(norm, rules.norm_eps), in_channels), fpn_channels)
+    features = body(None, norm=norm, norm_eps=rules.norm_eps, in_channels=in_channels)
+    backbone = PyramidBackbone(features, fpn_channels)
     # P6 is for the RPN alone (FPN, section 4.1).
     pooled = backbone.strides[:4]
     mask_parts = {}
