@@ -35,6 +35,7 @@ class Annotation:
     annotator, tool, time: who drew it, with what and when, where the label file says so.
     keypoints: (x, y, visibility) of each point, pixels and 0 (not labelled), 1 (hidden) or 2 (visible); or None.
     difficult: VOC's mark of an object that is hard to make out; like a crowd it is ignored (`ignored`).
+    truncated: VOC's mark of an object of which the picture shows a part only; it is learned from like others.
     """
 
     id: int | str
@@ -48,6 +49,7 @@ class Annotation:
     time: str | None = None
     keypoints: tuple[tuple[float, float, int], ...] | None = None
     difficult: bool = False
+    truncated: bool = False
 
     @property
     def ignored(self) -> bool:
@@ -258,7 +260,7 @@ def _fields(a: Annotation) -> list[Any]:
     fields = [a.id, a.category_id, a.box, _shape(a.segmentation), a.crowd, a.area, a.annotator, a.tool, a.time]
     if a.keypoints is not None or a.difficult:
         fields += [a.keypoints, a.difficult]
-    return fields
+    return [*fields, "truncated"] if a.truncated else fields
 
 
 def _shape(segmentation: Any) -> Any:

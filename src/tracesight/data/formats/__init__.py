@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tracesight.data.checks.labels import LABEL_CHECKS, checked
 from tracesight.data.finding import Finding, notes_of, refuse
-from tracesight.data.formats import coco
+from tracesight.data.formats import coco, voc, yolo
 from tracesight.data.formats.places import ALL, Data, Place, one_place, places_of
 from tracesight.data.formats.placing import written_whole
 from tracesight.data.formats.reading import Format, Reading
@@ -18,7 +18,7 @@ from tracesight.data.record import Dataset, Record
 from tracesight.data.split import keyed_split
 from tracesight.errors import UserError
 
-FORMATS: dict[str, Format] = {"coco": coco.FORMAT}
+FORMATS: dict[str, Format] = {"coco": coco.FORMAT, "voc": voc.FORMAT, "yolo": yolo.FORMAT}
 
 
 def read_dataset(
@@ -111,6 +111,8 @@ def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]
     if not len(dataset):
         refuse(found)
         raise UserError(f"{reading.path}: no pictures in it")
+    if dataset.numbered:
+        dataset = dataset.renamed(dict(enumerate(sorted(dataset.categories.values()), start=1)))
     return dataset.with_notes(notes_of(found, _name(reading.path))), found
 
 

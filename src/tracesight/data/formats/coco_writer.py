@@ -94,7 +94,8 @@ def _annotations(dataset: Dataset) -> Iterator[dict[str, Any]]:
             if a.keypoints is not None:
                 row["keypoints"] = [_short(v) for point in a.keypoints for v in point]
                 row["num_keypoints"] = sum(visibility > 0 for _, _, visibility in a.keypoints)
-            yield row | _said(annotator=a.annotator, tool=a.tool, time=a.time, difficult=int(a.difficult) or None)
+            yield row | _said(annotator=a.annotator, tool=a.tool, time=a.time, difficult=int(a.difficult) or None,
+                              truncated=int(a.truncated) or None)  # fmt: skip
 
 
 def _ids_are_unique(dataset: Dataset) -> bool:

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.errors import UserError
 
 # What there is to say: of an object, of a picture, of a category.
 OF_OBJECTS: dict[str, Callable[[Annotation], bool]] = {
     "masks of objects": lambda a: a.segmentation is not None,
-    "crowds": lambda a: a.crowd,
-    "objects marked as difficult": lambda a: a.difficult,
+    "the mark of crowds": lambda a: a.crowd,
+    "the mark of difficult objects": lambda a: a.difficult,
+    "the mark of truncated objects": lambda a: a.truncated,
     "keypoints of objects": lambda a: a.keypoints is not None,
     "who drew an object, with what and when": lambda a: not a.annotator is a.tool is a.time is None,
 }
@@ -30,17 +32,51 @@ OF_CATEGORIES: dict[str, Callable[[Dataset], int]] = {
 }
 
 
-def losses(sets: Mapping[str, Dataset], format: str, kept: Set[str]) -> list[str]:
-    """One sentence for each thing that `sets` say and that is not among `kept`, with how often it is said."""
+def losses(sets: Mapping[str, Dataset], format: str, kept: Set[str], named: bool = False) -> list[str]:
+    """One sentence for each thing that `sets` say and that is not among `kept`, with how often it is said.
+
+    named: the format knows categories by their names alone, so that it numbers them anew, and only those of objects.
+    """
     counts: Counter[str] = Counter()
     for dataset in sets.values():
         counts.update(_said(dataset))
     order = [*OF_OBJECTS, *OF_PICTURES, *OF_CATEGORIES]
-    return [
+    lines = [
         f"{format} has no place for {what}: {counts[what]} left out"
         for what in order
         if counts[what] and what not in kept
     ]
+    return [*lines, *(_lost_numbers(sets, format) if named else ())]
+
+
+def categories_of(sets: Mapping[str, Dataset]) -> dict[int, str]:
+    """The categories of all sets, ascending. Raises UserError where an id has another name in another set."""
+    every: dict[int, str] = {}
+    for dataset in sets.values():
+        for number, name in dataset.categories.items():
+            if every.setdefault(number, name) != name:
+                raise UserError(f"{dataset.path}: category {number} is {name!r}, but {every[number]!r} in another set")
+    return dict(sorted(every.items()))
+
+
+def counted(count: int, sentence: str) -> list[str]:
+    """The sentence with the count in its braces, unless that is 0."""
+    return [sentence.format(count)] if count else []
+
+
+def _lost_numbers(sets: Mapping[str, Dataset], format: str) -> Iterator[str]:
+    every = categories_of(sets)
+    used = {
+        number for d in sets.values() for record in d
+        for number in (*record.labels, *(a.category_id for a in record.annotations))
+    }  # fmt: skip
+    unused = sorted(name for number, name in every.items() if number not in used)
+    if unused:
+        shown = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
+        yield f"{format} has no place for categories without objects: {len(unused)} left out ({shown})"
+    names = sorted({every[number] for number in used})
+    if {number: every[number] for number in used} != dict(enumerate(names, start=1)):
+        yield f"{format} has no place for category ids: readers number the {len(names)} sorted names"
 
 
 def _said(dataset: Dataset) -> Iterator[str]:

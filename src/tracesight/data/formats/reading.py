@@ -20,8 +20,9 @@ class Reading:
     """A set half-way between its files and a `Dataset`.
 
     path: the file or folder that holds the labels. records: in the order of the set; drawn once. categories: name by
-    id; complete once the records have been drawn. numbered: the labels have names only, and the ids are 1, 2, … of the
-    sorted names. faults: what was left out; grows while records are drawn. keypoints, parents: as `Dataset` has them.
+    id; complete once the records have been drawn. numbered: the labels have names only (`Numbers`); who reads them
+    through `formats` gets the ids 1, 2, … of the sorted names. faults: what was left out; grows while records are
+    drawn. keypoints, parents: as `Dataset` has them.
     """
 
     path: Path
@@ -31,6 +32,19 @@ class Reading:
     faults: list[Finding] = field(default_factory=list)
     keypoints: dict[int, Keypoints] = field(default_factory=dict)
     parents: dict[int, str] = field(default_factory=dict)
+
+
+class Numbers(dict[str, int]):
+    """Ids by name for labels that have names only, given as names come up and written into `categories`."""
+
+    def __init__(self, categories: dict[int, str]) -> None:
+        super().__init__()
+        self.categories = categories
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = len(self) + 1
+        self.categories[number] = name
+        return number
 
 
 @dataclass(frozen=True)
@@ -64,3 +78,20 @@ OUTSIDE_FOLDER = Kind(
     "picture-outside-folder", "error", "pictures that lie outside the folder", "make the path relative, inside it",
     "left out",
 )  # fmt: skip
+NO_LABELS = Kind(
+    "label-missing", "error", "pictures whose label file is not there", "restore it or take the picture off the list",
+    "left out",
+)  # fmt: skip
+UNLABELLED = Kind(
+    "picture-unlabelled", "warning", "pictures that no label file speaks of", "label them or take them away", "left out"
+)
+NO_SIZE = Kind(
+    "size-missing", "warning", "label files that do not say how large their picture is", "nothing need be done",
+    "taken from the picture",
+)  # fmt: skip
+BAD_PICTURE = Kind(
+    "picture-unreadable", "error", "pictures whose size cannot be read", "replace or remove the picture", "left out"
+)
+NO_FILE = Kind(
+    "picture-missing", "error", "pictures without file", "restore the picture or remove its labels", "left out"
+)
