@@ -19,6 +19,7 @@ from tracesight.errors import PartialFailure, UserError
 from tracesight.predict import find_pictures, write
 from tracesight.scene import Scene
 from tracesight.weights import torchvision as source
+from tracesight.weights.published import Published
 
 COMMANDS = [
     "",
@@ -179,7 +180,7 @@ def test_models_are_listed_with_their_published_counts(run: Run) -> None:
         first = next(iter(type(published)))
         assert rows[name]["parameters"] == first.meta["num_params"]
     assert rows["resnet18"].keys() == {"name", "parameters", "paper", "weights"}
-    assert rows["resnet18"]["weights"] == ["torchvision"]
+    assert rows["resnet18"]["weights"] == ["torchvision", "timm"]
     assert "mask_rcnn_resnet50_fpn" in run("models")[1]
 
 
@@ -203,7 +204,7 @@ def test_weights_become_a_bundle(run: Run, tmp_path: Path, monkeypatch: pytest.M
 
     status, _, _ = run(*asked, "--out", tmp_path / "d", "--conventions", "torchvision-coco-v1")
     assert (status, ts.load(tmp_path / "d").spec["conventions"]) == (0, "torchvision-coco-v1")
-    known = source.Published("fasterrcnn_resnet50_fpn COCO v1", "torchvision-coco-v1", "COCO", 91)
+    known = Published("fasterrcnn_resnet50_fpn COCO v1", "torchvision-coco-v1", "COCO", 91, "BSD-3-Clause")
     monkeypatch.setitem(source.PUBLISHED, receipt["sha256"][:8], known)
     status, _, _ = run(*asked, "--out", tmp_path / "e")
     assert (status, ts.load(tmp_path / "e").spec["conventions"]) == (0, "torchvision-coco-v1")

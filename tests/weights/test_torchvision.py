@@ -13,7 +13,9 @@ from torchvision.models import detection
 
 import tracesight as ts
 from tracesight.errors import UserError
+from tracesight.models.build import CATALOGUE
 from tracesight.weights import torchvision as source
+from tracesight.weights.published import Published
 
 
 def randomised(model: torch.nn.Module) -> torch.nn.Module:
@@ -39,19 +41,26 @@ def same(model: torch.nn.Module, state: dict[str, Tensor]) -> bool:
     return all(torch.equal(ours[name], state[name]) for name in ours if not name.endswith("num_batches_tracked"))
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_classifiers_give_the_same_logits(depth: int, tmp_path: Path) -> None:
-    model = randomised(getattr(torchvision.models, f"resnet{depth}")(num_classes=5))
+def test_every_tensor_is_accounted_for(tmp_path: Path) -> None:
+    model = randomised(torchvision.models.resnet18(num_classes=5))
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    ours = ts.build(f"resnet{depth}", num_classes=5).eval()
+    ours = ts.build("resnet18", num_classes=5).eval()
     receipt = ts.load_weights(ours, tmp_path / "w.safetensors", source="torchvision")
     assert len(receipt.matched) + len(receipt.dropped) == len(model.state_dict())
     assert all(name.endswith("num_batches_tracked") for name in receipt.dropped)
     assert (receipt.new, receipt.resized, receipt.conventions) == ((), (), "torchvision")
     assert receipt.sha256 == hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
-    x = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(x), model(x), rtol=1e-4, atol=1e-5)
+    assert same(ours, model.state_dict())
+
+
+def test_a_network_that_is_built_otherwise_takes_no_weights_whose_names_fit() -> None:
+    ours = ts.build("resnet50_v1", num_classes=5)
+    state = torchvision.models.resnet50(num_classes=5).state_dict()
+    assert {n for n in state if not n.endswith("num_batches_tracked")} <= set(ours.state_dict())
+    with pytest.raises(UserError, match="source 'torchvision' has no weights for resnet50_v1; none are known for it"):
+        ts.load_weights(ours, state, source="torchvision")
+    with pytest.raises(UserError, match="source 'cifar' has no weights for resnet18; known for it: torchvision, timm"):
+        ts.load_weights(ts.build("resnet18", num_classes=5), state, source="cifar")
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -135,7 +144,7 @@ def test_conventions_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     receipt = ts.load_weights(zero, state, source="torchvision", conventions="torchvision-coco-v1")
     assert receipt.conventions == "torchvision-coco-v1"
     # A published file is known by its content, whatever it is called and whatever the caller says.
-    known = source.Published("fasterrcnn_resnet50_fpn COCO v1", "torchvision-coco-v1", "COCO", 91)
+    known = Published("fasterrcnn_resnet50_fpn COCO v1", "torchvision-coco-v1", "COCO", 91, "BSD-3-Clause")
     digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()
     monkeypatch.setitem(source.PUBLISHED, digest[:8], known)
     with pytest.raises(UserError, match="the model was built with 'tracesight'"):
@@ -146,10 +155,10 @@ def test_conventions_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_published_digests_are_those_in_torchvisions_own_file_names() -> None:
-    urls = [w.url for d in (18, 34, 50, 101, 152) for w in torchvision.models.get_model_weights(f"resnet{d}")]
-    urls += [
-        w.url for n in ("fasterrcnn", "maskrcnn") for w in torchvision.models.get_model_weights(f"{n}_resnet50_fpn")
-    ]
+    names = [name for name, entry in CATALOGUE.items() if entry.task == "classify" and "torchvision" in entry.weights]
+    names += ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"]
+    urls = [weights.url for name in names for weights in torchvision.models.get_model_weights(name)]
+    assert len(names) >= 7
     assert {url.rsplit("-", 1)[1].removesuffix(".pth") for url in urls} <= set(source.PUBLISHED)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print a list as
     Console().print(table)
 
 
+@cache
 def _rows() -> list[dict[str, Any]]:
     """Counted on the meta device, where a network takes no memory; frozen norms are no parameters."""
     import torch

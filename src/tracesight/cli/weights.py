@@ -20,12 +20,13 @@ def _root() -> None:
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file; no code in it is run.")],
-    source: Annotated[str, typer.Option(help="Who made it: torchvision.")],
+    file: Annotated[Path, typer.Argument(help="A .pth, .pt, .th or .safetensors file; no code in it is run.")],
+    source: Annotated[str, typer.Option(help="Who made it: torchvision, timm or cifar.")],
     model: Annotated[str, typer.Option(help="A name that `tracesight models` lists.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     num_classes: Annotated[
-        int | None, typer.Option(min=1, help="Of the checkpoint; a detector's count background. Default: 91 or 1000.")
+        int | None,
+        typer.Option(min=1, help="Of the checkpoint; a detector's count background. Default: 91, 1000 or 10."),
     ] = None,
     categories: Annotated[
         Path | None,
@@ -55,7 +56,8 @@ def import_(
     receipt = load_weights(network, file, source, conventions=stated)
     named = names if names is not None else _known_categories(network, classifies)
     lineage = {"weights": receipt.to_json()}
-    bundle = Bundle.of(network, named, image_size=224 if classifies else 800, lineage=lineage)
+    size = 800 if not classifies else 32 if network.small else 224
+    bundle = Bundle.of(network, named, image_size=size, lineage=lineage)
     bundle.save(out)
     if as_json:
         print_json({"out": str(out), "bundle": bundle.digest, **receipt.to_json()})

@@ -41,18 +41,18 @@ _RESNET = "He et al. 2016, Deep Residual Learning for Image Recognition"
 _PREACT = "He et al. 2016, Identity Mappings in Deep Residual Networks"
 _FASTER = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _MASK = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
-_TV = ("torchvision",)
+_TV, _BOTH = ("torchvision",), ("torchvision", "timm")
 
 # What is a classifier of its own and the body of detectors.
 _R18, _R34, _R50 = partial(resnet, 18, "v1.5"), partial(resnet, 34, "v1.5"), partial(resnet, 50, "v1.5")
 _R101, _R152 = partial(resnet, 101, "v1.5"), partial(resnet, 152, "v1.5")
 
 CATALOGUE: dict[str, Entry] = {
-    "resnet18": Entry(_R18, "classify", 1000, _RESNET, _TV),
-    "resnet34": Entry(_R34, "classify", 1000, _RESNET, _TV),
-    "resnet50": Entry(_R50, "classify", 1000, _RESNET, _TV),
-    "resnet101": Entry(_R101, "classify", 1000, _RESNET, _TV),
-    "resnet152": Entry(_R152, "classify", 1000, _RESNET, _TV),
+    "resnet18": Entry(_R18, "classify", 1000, _RESNET, _BOTH),
+    "resnet34": Entry(_R34, "classify", 1000, _RESNET, _BOTH),
+    "resnet50": Entry(_R50, "classify", 1000, _RESNET, _BOTH),
+    "resnet101": Entry(_R101, "classify", 1000, _RESNET, _BOTH),
+    "resnet152": Entry(_R152, "classify", 1000, _RESNET, _BOTH),
     "resnet50_v1": Entry(partial(resnet, 50, "v1"), "classify", 1000, _RESNET, ()),
     "resnet101_v1": Entry(partial(resnet, 101, "v1"), "classify", 1000, _RESNET, ()),
     "resnet152_v1": Entry(partial(resnet, 152, "v1"), "classify", 1000, _RESNET, ()),
@@ -64,12 +64,12 @@ CATALOGUE: dict[str, Entry] = {
     "preact_resnet101": Entry(partial(preact_resnet, 101), "classify", 1000, _PREACT, ()),
     "preact_resnet152": Entry(partial(preact_resnet, 152), "classify", 1000, _PREACT, ()),
     "preact_resnet200": Entry(partial(preact_resnet, 200), "classify", 1000, _PREACT, ()),
-    "cifar_resnet20": Entry(partial(cifar_resnet, 20), "classify", 10, _RESNET, ()),
-    "cifar_resnet32": Entry(partial(cifar_resnet, 32), "classify", 10, _RESNET, ()),
-    "cifar_resnet44": Entry(partial(cifar_resnet, 44), "classify", 10, _RESNET, ()),
-    "cifar_resnet56": Entry(partial(cifar_resnet, 56), "classify", 10, _RESNET, ()),
-    "cifar_resnet110": Entry(partial(cifar_resnet, 110), "classify", 10, _RESNET, ()),
-    "cifar_resnet1202": Entry(partial(cifar_resnet, 1202), "classify", 10, _RESNET, ()),
+    "cifar_resnet20": Entry(partial(cifar_resnet, 20), "classify", 10, _RESNET, ("cifar",)),
+    "cifar_resnet32": Entry(partial(cifar_resnet, 32), "classify", 10, _RESNET, ("cifar",)),
+    "cifar_resnet44": Entry(partial(cifar_resnet, 44), "classify", 10, _RESNET, ("cifar",)),
+    "cifar_resnet56": Entry(partial(cifar_resnet, 56), "classify", 10, _RESNET, ("cifar",)),
+    "cifar_resnet110": Entry(partial(cifar_resnet, 110), "classify", 10, _RESNET, ("cifar",)),
+    "cifar_resnet1202": Entry(partial(cifar_resnet, 1202), "classify", 10, _RESNET, ("cifar",)),
     "cifar_resnet18": Entry(cifar_resnet18, "classify", 10, _RESNET, ()),
     "cifar_plain20": Entry(partial(cifar_plain, 20), "classify", 10, _RESNET, ()),
     "cifar_plain32": Entry(partial(cifar_plain, 32), "classify", 10, _RESNET, ()),

@@ -182,7 +182,7 @@ class ResNet(nn.Module):
             self.channels.append(c_in)
         self.fc = None if num_classes is None else nn.Linear(c_in, num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # counting needs no numbers
                 # He et al., "Delving Deep into Rectifiers" (2015), equation 14.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif zero_init and isinstance(module, BasicBlock | Bottleneck):

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from tracesight.errors import UserError
 from tracesight.lineage import file_digest
-from tracesight.weights import torchvision
+from tracesight.models.build import CATALOGUE
+from tracesight.weights import cifar, timm, torchvision
 from tracesight.weights.receipt import Receipt
 
 __all__ = ["SOURCES", "Receipt", "conventions_of", "load_weights", "read_state"]
 
 # Name that the caller gives -> the file of this room that knows it.
-SOURCES: dict[str, Any] = {"torchvision": torchvision}
+SOURCES: dict[str, Any] = {"torchvision": torchvision, "timm": timm, "cifar": cifar}
 
 # Conventions that are equal in every row of the table in the design.
 _SAME = {"tracesight": "torchvision"}
@@ -41,8 +42,9 @@ def load_weights(
     """Load a checkpoint of `source` into `model`, in place, and say what was done. An error changes nothing.
 
     model: built by `tracesight.build`, whose conventions must be the checkpoint's.
-    state_or_path: a state dict, or a `.pth`/`.pt` (read without running code in it) or `.safetensors` file.
-    source: "torchvision".
+    state_or_path: a state dict, or a `.pth`/`.pt` (read without running code in it) or `.safetensors` file. Where the
+        source's own scripts keep the state in a larger file, that file will do.
+    source: "torchvision", "timm" or "cifar"; the catalogue says for which networks each has weights.
     skip: prefixes of the model's own names that stay as they are, e.g. ("roi_heads.box_predictor",) for a new head;
         what the checkpoint has under them is dropped. A prefix that meets nothing is an error.
     conventions: the checkpoint's, where the source has several ("torchvision": "torchvision" or
@@ -55,12 +57,17 @@ def load_weights(
     table = _source(source)
     path = Path(state_or_path) if isinstance(state_or_path, str | Path) else None
     label = str(path) if path else "the state dict"
-    state, sha256 = (read_state(path), file_digest(path)) if path else (_checked(state_or_path, label), None)
+    content, sha256 = (_read(path), file_digest(path)) if path else (state_or_path, None)
+    state = _checked(content, label, table.WRAPPER)
     known = table.published(sha256) if sha256 else None
     stated = _stated(source, conventions, known, label)
     _check_conventions(model, stated, label)
-
-    incoming = table.to_tracesight(state)
+    if part == "all":
+        _check_source(model, source)
+    try:
+        incoming = table.to_tracesight(state)
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from error
     dropped = [name for name in state if name.endswith(table.DROPPED_SUFFIX) or table.KEYS.get(name, name) is None]
     notes: list[str] = []
     if part == "backbone":
@@ -102,8 +109,12 @@ def conventions_of(path: str | Path, source: str, conventions: str | None = None
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors`, `.pth`, `.pt` or `.bin` file by name, on the CPU; never runs code in it."""
-    path = Path(path)
+    """The tensors of a checkpoint file by name, on the CPU; never runs code in it."""
+    return _checked(_read(Path(path)), str(path))
+
+
+def _read(path: Path) -> Any:
+    """What the file holds."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; name a .pth, .pt or .safetensors checkpoint")
     suffix = path.suffix.lower()
@@ -111,13 +122,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         if suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return dict(load_file(path))
-        if suffix not in (".pth", ".pt", ".bin"):
+            return load_file(path)
+        if suffix not in (".pth", ".pt", ".th", ".bin"):
             raise UserError(f"{path}: unknown kind of checkpoint; expected .pth, .pt or .safetensors")
         with warnings.catch_warnings():
             # Of the pickle protocol: what cannot be read is an error below, what can needs no warning.
             warnings.simplefilter("ignore", UserWarning)
-            return _checked(torch.load(path, map_location="cpu", weights_only=True), str(path))
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: refused, because the file is damaged or a pickle that would run code; "
@@ -136,8 +147,10 @@ def _source(source: str) -> Any:
     return SOURCES[source]
 
 
-def _checked(state: Any, label: str) -> dict[str, Tensor]:
-    """`state` if it is a flat mapping of names to tensors."""
+def _checked(state: Any, label: str, wrapper: str | None = None) -> dict[str, Tensor]:
+    """`state`, or what it has under `wrapper`, if it is a flat mapping of names to tensors."""
+    if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+        state = state[wrapper]
     if not isinstance(state, Mapping) or not state:
         raise UserError(f"{label}: holds {type(state).__name__} instead of named tensors; save a model's state_dict()")
     for name, tensor in state.items():
@@ -172,6 +185,14 @@ def _check_conventions(model: nn.Module, stated: str, label: str) -> None:
             f"{label} has the conventions '{stated}', the model was built with '{spec['conventions']}': "
             f"build it with conventions='{stated}', or say conventions='{built}' if the checkpoint has those"
         )
+
+
+def _check_source(model: nn.Module, source: str) -> None:
+    """Names and shapes may fit where the networks differ, as in where a stride is: the catalogue decides."""
+    name: str = model.spec["name"]  # type: ignore[index, assignment]
+    if source not in (sources := CATALOGUE[name].weights):
+        known = f"known for it: {', '.join(sources)}" if sources else "none are known for it"
+        raise UserError(f"source '{source}' has no weights for {name}; {known}")
 
 
 def _as_backbone(

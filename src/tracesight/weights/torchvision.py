@@ -1,4 +1,4 @@
-"""Checkpoints of torchvision: ResNet classifiers, Faster and Mask R-CNN with FPN (v1).
+"""Checkpoints of torchvision: ResNet, ResNeXt and Wide ResNet classifiers, Faster and Mask R-CNN with FPN (v1).
 
 Tracesight uses torchvision's current parameter names, so nearly everything passes as it is. What does not:
 - files that torchvision published before its 0.13 name single convolutions where later versions have blocks
@@ -10,9 +10,10 @@ Tracesight uses torchvision's current parameter names, so nearly everything pass
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from torch import Tensor
+
+from tracesight.weights.published import Published
 
 # What the names do not show. The first is assumed where neither caller nor file says otherwise: batch norm with
 # eps 1e-5. The published COCO v1 R-CNNs were trained with eps 0 (torchvision: `overwrite_eps(model, 0.0)`).
@@ -54,41 +55,43 @@ KEYS: dict[str, str | None] = {
 BACKBONE = "backbone.body."
 BACKBONE_LEAVES = ("fc",)
 
+# The key under which this source's own scripts keep the state in a file; None: the file is the state.
+WRAPPER: str | None = None
+
 LICENCE_UNKNOWN = "unknown: the file states none (torchvision publishes its own files under BSD-3-Clause)"
 
 
-@dataclass(frozen=True)
-class Published:
-    """A file that torchvision published: `name` as built by it, its conventions and the pictures it learnt from."""
-
-    name: str
-    conventions: str
-    pictures: str
-    num_classes: int
-
-    @property
-    def licence(self) -> str:
-        return f"BSD-3-Clause (torchvision's {self.name}); the pictures of {self.pictures} have terms of their own"
+def _tv(name: str, pictures: str, num_classes: int, conventions: str = "torchvision") -> Published:
+    return Published(name, conventions, pictures, num_classes, f"BSD-3-Clause (torchvision's {name})")
 
 
 # First eight digits of a published file's SHA-256 (torchvision writes them into the file names) -> what it is.
 # The content decides, not the file's name: so the two whose batch norm has eps 0 are told with certainty.
 PUBLISHED: dict[str, Published] = {
-    "f37072fd": Published("resnet18 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "5c106cde": Published("resnet18 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "b627a593": Published("resnet34 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "333f7ec4": Published("resnet34 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "0676ba61": Published("resnet50 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "19c8e357": Published("resnet50 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "11ad3fa6": Published("resnet50 ImageNet v2", "torchvision", "ImageNet", 1000),
-    "63fe2227": Published("resnet101 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "5d3b4d8f": Published("resnet101 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "cd907fc2": Published("resnet101 ImageNet v2", "torchvision", "ImageNet", 1000),
-    "394f9c45": Published("resnet152 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "b121ed2d": Published("resnet152 ImageNet v1", "torchvision", "ImageNet", 1000),
-    "f82ba261": Published("resnet152 ImageNet v2", "torchvision", "ImageNet", 1000),
-    "258fb6c6": Published("fasterrcnn_resnet50_fpn COCO v1", "torchvision-coco-v1", "COCO", 91),
-    "bf2d0c1e": Published("maskrcnn_resnet50_fpn COCO v1", "torchvision-coco-v1", "COCO", 91),
+    "f37072fd": _tv("resnet18 ImageNet v1", "ImageNet", 1000),
+    "5c106cde": _tv("resnet18 ImageNet v1", "ImageNet", 1000),
+    "b627a593": _tv("resnet34 ImageNet v1", "ImageNet", 1000),
+    "333f7ec4": _tv("resnet34 ImageNet v1", "ImageNet", 1000),
+    "0676ba61": _tv("resnet50 ImageNet v1", "ImageNet", 1000),
+    "19c8e357": _tv("resnet50 ImageNet v1", "ImageNet", 1000),
+    "11ad3fa6": _tv("resnet50 ImageNet v2", "ImageNet", 1000),
+    "63fe2227": _tv("resnet101 ImageNet v1", "ImageNet", 1000),
+    "5d3b4d8f": _tv("resnet101 ImageNet v1", "ImageNet", 1000),
+    "cd907fc2": _tv("resnet101 ImageNet v2", "ImageNet", 1000),
+    "394f9c45": _tv("resnet152 ImageNet v1", "ImageNet", 1000),
+    "b121ed2d": _tv("resnet152 ImageNet v1", "ImageNet", 1000),
+    "f82ba261": _tv("resnet152 ImageNet v2", "ImageNet", 1000),
+    "7cdf4587": _tv("resnext50_32x4d ImageNet v1", "ImageNet", 1000),
+    "1a0047aa": _tv("resnext50_32x4d ImageNet v2", "ImageNet", 1000),
+    "8ba56ff5": _tv("resnext101_32x8d ImageNet v1", "ImageNet", 1000),
+    "110c445d": _tv("resnext101_32x8d ImageNet v2", "ImageNet", 1000),
+    "173b62eb": _tv("resnext101_64x4d ImageNet v1", "ImageNet", 1000),
+    "95faca4d": _tv("wide_resnet50_2 ImageNet v1", "ImageNet", 1000),
+    "9ba9bcbe": _tv("wide_resnet50_2 ImageNet v2", "ImageNet", 1000),
+    "32ee1156": _tv("wide_resnet101_2 ImageNet v1", "ImageNet", 1000),
+    "d733dc28": _tv("wide_resnet101_2 ImageNet v2", "ImageNet", 1000),
+    "258fb6c6": _tv("fasterrcnn_resnet50_fpn COCO v1", "COCO", 91, "torchvision-coco-v1"),
+    "bf2d0c1e": _tv("maskrcnn_resnet50_fpn COCO v1", "COCO", 91, "torchvision-coco-v1"),
 }
 
 
