@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 from made_sets import make_set
+from PIL import Image
 
-from tracesight.data.formats import read_dataset, write_sets
+from tracesight.data.formats import read_dataset, read_sets, write_sets
 from tracesight.data.formats.placing import free_name
+from tracesight.data.record import Annotation, Dataset, Keypoints, Record
 from tracesight.errors import UserError
+from tracesight.scene.mask import Mask
 
 SIZES = [(20, 24)] * 5
 
@@ -49,3 +53,40 @@ def test_nothing_is_left_of_what_failed_and_nothing_is_overwritten(tmp_path: Pat
     (tmp_path / "out").mkdir()
     write_sets({"all": dataset.subset([0, 1, 2])}, tmp_path / "out", "coco")
     assert len(read_dataset(tmp_path / "out")) == 3
+
+
+def test_coco_keeps_all_that_a_set_can_say(tmp_path: Path) -> None:
+    names = ["a.png", "sub dir/a.png", "ü/A.png"]
+    for number, name in enumerate(names):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 20), (number, 0, 0)).save(tmp_path / "in" / name)
+    dot = Mask.from_crop([[1, 1], [0, 1]], (3, 4), (20, 24))
+    objects = (
+        Annotation("one", -7, (4.25, 3.1, 6, 5), dot, annotator="p1", tool="pen", time="2020-01-01"),
+        Annotation(2, 10**12, (0, 0, 24, 20), [[1.5, 2, 9, 2, 9, 8.25], [3, 2, 9, 8, 3, 8]], area=3.5, crowd=True),
+        Annotation(3, -7, (1, 1, 2, 2), difficult=True, keypoints=((1.5, 1, 2), (0, 0, 0), (2, 2, 1))),
+    )
+    records = [
+        Record(5, tmp_path / "in" / names[0], 24, 20, objects, licence="CC0", source="here", sensor="camera",
+               captured_at="2020", group="p 1", name=names[0]),
+        Record(0, tmp_path / "in" / names[1], 24, 20, absent=(-7,), not_exhaustive=(10**12,), name=names[1]),
+        Record(9, tmp_path / "in" / names[2], 24, 20, labels=(-7,), name=names[2]),
+    ]  # fmt: skip
+    points = Keypoints(("head", "hip", "foot"), ((0, 1), (1, 2)))
+    dataset = Dataset.of(records, {-7: "minus", 10**12: "far"}, keypoints={-7: points}, parents={-7: "figures"})
+    lost = write_sets({"train": dataset, "val": dataset.subset([1])}, tmp_path / "out", "coco")
+    assert lost == ["coco has no place for categories of a picture as a whole: 1 left out"]
+    sets, findings = read_sets(tmp_path / "out")
+    assert (list(sets), findings) == (["train", "val"], [])
+    again = sets["train"]
+    assert (again.categories, again.keypoints, again.parents) == (dataset.categories, {-7: points}, {-7: "figures"})
+    for record, written in zip(records, again, strict=True):
+        assert written.path.read_bytes() == record.path.read_bytes()
+        areas = [a.area for a in written.annotations]
+        expected = replace(
+            record, path=written.path, split="train", labels=(), name=written.name,
+            annotations=tuple(replace(a, area=area) for a, area in zip(record.annotations, areas)),
+        )  # fmt: skip
+        assert written == expected
+    assert [record.name for record in again] == ["a.png", "sub dir/a.png", "ü/A.png"]
+    assert [a.area for a in again[0].annotations] == [3, 3.5, 1]

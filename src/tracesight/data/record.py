@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -22,6 +22,44 @@ from tracesight.scene.mask import Mask
 Box = tuple[float, float, float, float]
 
 
+class Polygons(Sequence[list[float]]):
+    """Polygons [[x, y, x, y, …], …] as the JSON that their label file has, which is read when they are asked for.
+
+    Nearly all of the numbers in a large label file are theirs, and most are never looked at. text: JSON of one or more
+    polygons of three or more points, already checked.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Polygons, (self.text,)
+
+    def __len__(self) -> int:
+        return self.text.count("]") - 1
+
+    @overload
+    def __getitem__(self, index: int) -> list[float]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[float]]: ...
+    def __getitem__(self, index: int | slice) -> list[float] | list[list[float]]:
+        return json.loads(self.text)[index]
+
+    def __iter__(self) -> Iterator[list[float]]:
+        return iter(json.loads(self.text))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(tuple, self)))
+
+    def __repr__(self) -> str:
+        return f"Polygons({self.text})"
+
+
 @dataclass(frozen=True)
 class Annotation:
     """One labelled object.
@@ -29,7 +67,8 @@ class Annotation:
     id: as in the label file; any integer, 0 included, or a string.
     category_id: a key of `Dataset.categories`; any integer.
     box: (x1, y1, x2, y2) pixels, half-open.
-    segmentation: polygons [[x, y, x, y, …], …] in pixels, a `Mask`, COCO's {"size", "counts"} (either form), or None.
+    segmentation: polygons [[x, y, x, y, …], …] in pixels (a list or `Polygons`), a `Mask`, COCO's {"size", "counts"}
+        (either form), or None.
     crowd: a region that holds objects nobody told apart; it is ignored in training and evaluation.
     area: square pixels as the label file says, or None.
     annotator, tool, time: who drew it, with what and when, where the label file says so.
@@ -264,4 +303,6 @@ def _fields(a: Annotation) -> list[Any]:
 
 
 def _shape(segmentation: Any) -> Any:
+    if isinstance(segmentation, Polygons):
+        return list(segmentation)
     return segmentation.to_coco() if isinstance(segmentation, Mask) else segmentation

@@ -16,7 +16,7 @@ def polygon_points(record: Record, labels: Labels) -> Found:
 
     def judge(annotation: Annotation) -> Verdict | None:
         parts = annotation.segmentation
-        if not isinstance(parts, list | tuple):
+        if not isinstance(parts, list | tuple):  # `Polygons` have been checked
             return None
         sound = [part for part in parts if len(part) >= 6 and len(part) % 2 == 0]
         if len(sound) == len(parts):

@@ -48,7 +48,7 @@ def _array(file: TextIO, name: str, rows: Iterable[dict[str, Any]]) -> None:
     file.write(f'"{name}": [')
     for number, row in enumerate(rows):
         file.write(",\n" if number else "\n")
-        json.dump(row, file, separators=(",", ":"))
+        file.write(json.dumps(row, separators=(",", ":")))
     file.write("\n]")
 
 
@@ -89,13 +89,18 @@ def _annotations(dataset: Dataset) -> Iterator[dict[str, Any]]:
                 "iscrowd": int(a.crowd),
             }  # fmt: skip
             if a.segmentation is not None:
-                shape = a.segmentation
-                row["segmentation"] = shape.to_coco() if isinstance(shape, Mask) else shape
+                row["segmentation"] = _shape(a.segmentation)
             if a.keypoints is not None:
                 row["keypoints"] = [_short(v) for point in a.keypoints for v in point]
                 row["num_keypoints"] = sum(visibility > 0 for _, _, visibility in a.keypoints)
             yield row | _said(annotator=a.annotator, tool=a.tool, time=a.time, difficult=int(a.difficult) or None,
                               truncated=int(a.truncated) or None)  # fmt: skip
+
+
+def _shape(shape: Any) -> Any:
+    if isinstance(shape, dict):
+        return shape
+    return shape.to_coco() if isinstance(shape, Mask) else [list(part) for part in shape]
 
 
 def _ids_are_unique(dataset: Dataset) -> bool:

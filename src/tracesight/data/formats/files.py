@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from tracesight.data.pictures import PICTURE_SUFFIXES
 
+_PLAIN = re.compile(r"[^\\/:.\0\s][^\\/:\0]*+(?:/[^\\/:.\0\s][^\\/:\0]*+)*+")  # nothing to put in normal form
 _LARGEST_TEXT = 1 << 28  # bytes; a label file of one picture, or a list, is far smaller
 
 
@@ -48,6 +50,8 @@ def inside(name: str) -> str | None:
 
     Windows separators count as separators: who means a file whose name holds a backslash asks for that first.
     """
+    if _PLAIN.fullmatch(name):
+        return name
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or not name.strip() or "\0" in name:
         return None

@@ -1,0 +1,118 @@
+"""Large JSON read row by row: the same values as from json.loads, wherever a piece ends; mistakes are found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracesight.data.formats import json_rows
+from tracesight.data.formats.coco_rows import POLYGONS, keep_polygons, rows_of
+from tracesight.errors import UserError
+
+DATA = {
+    "info": {"text": 'quotes " and \\ and "segmentation": [[1, 2, 3, 4, 5, 6]]', "n": -1.5e-3},
+    "annotations": [{"id": 1, "x": [1.25, -2, 3e5], "name": "ü 漢 😀 \u2028"}, 12, -0.5, "text", None, True, [[]], {}],
+    "empty": [],
+    "images": [{"id": 2}],
+    "other": [[1, 2], 3],
+    "last": 123456,
+}
+
+
+def scanned(path: Path, **options: Any) -> tuple[dict[str, list[Any]], set[str]]:
+    found: dict[str, list[Any]] = {"annotations": [], "images": [], "empty": []}
+    return found, json_rows.scan_rows(path, {key: rows.append for key, rows in found.items()}, **options)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "ascii"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_same_wherever_a_piece_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, indent: int | None
+) -> None:
+    text = json.dumps(DATA, indent=indent, ensure_ascii=encoding == "ascii")
+    (tmp_path / "a.json").write_text(text, encoding)
+    for chunk in (2, 3, 7, 50, 1 << 22):
+        monkeypatch.setattr(json_rows, "_CHUNK", chunk)
+        found, keys = scanned(tmp_path / "a.json")
+        assert found == {key: DATA[key] for key in found}
+        assert keys == set(DATA)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ("{", "Expecting value at character 1"),
+        ('{"images": [1, 2', "Expecting ','"),
+        ('{"images": [1 2]}', "Expecting ',' at character 14"),
+        ('{"images": [1,]}', "Expecting value at character 14"),
+        ('{"images": [1] "x": 2}', "Expecting ','"),
+        ('{"images" [1]}', "Expecting ':'"),
+        ("{1: 2}", "property name"),
+        ('{"images": 7}', "'images' must be a list, not 7"),
+        ('{"images": ["x}', "Unterminated string"),
+        ('{"images": []} {}', "Extra data at character 15"),
+        ('{"images": [{"a": nan}' + "x" * 200, "Expecting value at character 18"),
+    ],
+)
+def test_mistakes_are_found_and_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    for chunk in (3, 1 << 22):
+        monkeypatch.setattr(json_rows, "_CHUNK", chunk)
+        with pytest.raises(ValueError, match=r"at character|must be|not a JSON") as caught:
+            scanned(tmp_path / "a.json")
+        assert words in str(caught.value)
+
+
+def test_a_mistake_at_the_beginning_does_not_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_rows, "_CHUNK", 100)
+    pieces: list[str] = []
+    (tmp_path / "a.json").write_text('{"images": [{"a": b}' + "1" * 10_000)
+    with pytest.raises(ValueError, match="character 18"):
+        scanned(tmp_path / "a.json", prepare=lambda text: pieces.append(text) or text)
+    assert len(pieces) <= 3
+
+
+@pytest.mark.parametrize(
+    "polygons",
+    ["[[1,2,3,4,5,6]]", "[ [1, 2.5, -3, 0.25, 5, 6, 10, 0] , [0,0,1,0,1,1]\n]", "[[1,2,3,4,5,6],\n[0,0,1,0,1,1]]"],
+)
+def test_sound_polygons_stay_text(polygons: str) -> None:
+    row = json.loads(keep_polygons(f'{{"segmentation" : {polygons}, "id": 3}}'), strict=False)
+    assert set(row) == {POLYGONS, "id"}
+    assert json.loads(row[POLYGONS]) == json.loads(polygons)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[]", "[[]]", "[[1,2,3,4]]", "[[1,2,3,4,5,6,7]]", "[[1,2,3,4,5,6],[1,2]]", "[[1,2,3,4,5,6],]",
+        "[[1,2,3,4,5,1e9]]",
+        "[[1,2,3,4,5,NaN]]", "[[01,2,3,4,5,6]]", "[[1.,2,3,4,5,6]]", "[[1,2,3,4,5,--6]]", "[1,2,3,4,5,6]", "null",
+        "[[[1,2,3,4,5,6]]]", '{"counts": [1,2,3,4,5,6], "size": [1, 2]}', "[[1,2,3,4,5,6]",
+    ],
+)  # fmt: skip
+def test_all_else_is_parsed(value: str) -> None:
+    text = f'{{"segmentation": {value}, "id": 3}}'
+    assert keep_polygons(text) == text
+
+
+def test_rows_of_coco_in_any_order_of_keys(tmp_path: Path) -> None:
+    rows = [{"id": i, "image_id": 7 - i % 2, "segmentation": [[0, 0, 5, 0, 5, 5]]} for i in range(5)]
+    data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}, {"id": 6}]}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    read = rows_of(tmp_path / "a.json")
+    order, starts = read.by_picture()
+    mine = {
+        number: [read.annotations[at]["id"] for at in order[starts[owner] : starts[owner + 1]].tolist()]
+        for number, owner in read.pictures.items()
+    }
+    assert mine == {7: [0, 2, 4], 6: [1, 3]}
+    assert list(read.images) == data["images"]
+    (tmp_path / "a.json").write_text('{"images": [1], "annotations": []}')
+    with pytest.raises(UserError, match="not COCO instances: 'images' must be a list of objects"):
+        rows_of(tmp_path / "a.json")
