@@ -26,6 +26,9 @@ RESNETS = {
     "resnet50_v1": 25_557_032,
     "resnet101_v1": 44_549_160,
     "resnet152_v1": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_64x4d": 83_455_272,
 }
 # As timm has them under resnetv2_18 to 152; of 200 layers it has none.
 PREACT = {
@@ -71,7 +74,12 @@ def parameters(model: nn.Module) -> int:
 
 EXACT = {**RESNETS, **PREACT, **COUNTED, **DETECTORS}
 # More than 100 million parameters, or blocks enough to be as slow.
-LARGE = {"cifar_resnet1202"}
+LARGE = {
+    "cifar_resnet1202",
+    "faster_rcnn_resnext101_32x8d_fpn",
+    "mask_rcnn_resnext101_32x8d_fpn",
+    "mask_rcnn_resnext101_64x4d_fpn",
+}
 
 
 def those(*tasks: str) -> list[Any]:
