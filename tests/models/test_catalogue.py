@@ -29,6 +29,8 @@ RESNETS = {
     "resnext50_32x4d": 25_028_904,
     "resnext101_32x8d": 88_791_336,
     "resnext101_64x4d": 83_455_272,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
 }
 # As timm has them under resnetv2_18 to 152; of 200 layers it has none.
 PREACT = {
@@ -76,6 +78,9 @@ EXACT = {**RESNETS, **PREACT, **COUNTED, **DETECTORS}
 # More than 100 million parameters, or blocks enough to be as slow.
 LARGE = {
     "cifar_resnet1202",
+    "wide_resnet101_2",
+    "faster_rcnn_wide_resnet101_2_fpn",
+    "mask_rcnn_wide_resnet101_2_fpn",
     "faster_rcnn_resnext101_32x8d_fpn",
     "mask_rcnn_resnext101_32x8d_fpn",
     "mask_rcnn_resnext101_64x4d_fpn",

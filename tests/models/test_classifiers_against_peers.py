@@ -14,7 +14,7 @@ from tracesight.models.build import CATALOGUE, build
 from tracesight.weights import load_weights
 
 # More than 100 million parameters.
-LARGE: set[str] = set()
+LARGE = {"wide_resnet101_2"}
 
 
 def shared() -> list[Any]:

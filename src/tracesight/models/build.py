@@ -25,6 +25,7 @@ from tracesight.models.preact_resnet import preact_resnet
 from tracesight.models.rcnn import rcnn_fpn
 from tracesight.models.resnet import plain, resnet
 from tracesight.models.resnext import resnext
+from tracesight.models.wide_resnet import wide_resnet
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Entry:
 _RESNET = "He et al. 2016, Deep Residual Learning for Image Recognition"
 _PREACT = "He et al. 2016, Identity Mappings in Deep Residual Networks"
 _RESNEXT = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks"
+_WIDE = "Zagoruyko and Komodakis 2016, Wide Residual Networks"
 _FASTER = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _MASK = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _TV, _BOTH = ("torchvision",), ("torchvision", "timm")
@@ -49,6 +51,7 @@ _TV, _BOTH = ("torchvision",), ("torchvision", "timm")
 _R18, _R34, _R50 = partial(resnet, 18, "v1.5"), partial(resnet, 34, "v1.5"), partial(resnet, 50, "v1.5")
 _R101, _R152 = partial(resnet, 101, "v1.5"), partial(resnet, 152, "v1.5")
 _X50_32, _X101_32, _X101_64 = partial(resnext, 50, 32, 4), partial(resnext, 101, 32, 8), partial(resnext, 101, 64, 4)
+_W50, _W101 = partial(wide_resnet, 50, 2), partial(wide_resnet, 101, 2)
 
 CATALOGUE: dict[str, Entry] = {
     "resnet18": Entry(_R18, "classify", 1000, _RESNET, _BOTH),
@@ -70,6 +73,8 @@ CATALOGUE: dict[str, Entry] = {
     "resnext50_32x4d": Entry(_X50_32, "classify", 1000, _RESNEXT, _BOTH),
     "resnext101_32x8d": Entry(_X101_32, "classify", 1000, _RESNEXT, _BOTH),
     "resnext101_64x4d": Entry(_X101_64, "classify", 1000, _RESNEXT, _BOTH),
+    "wide_resnet50_2": Entry(_W50, "classify", 1000, _WIDE, _BOTH),
+    "wide_resnet101_2": Entry(_W101, "classify", 1000, _WIDE, _BOTH),
     "cifar_resnet20": Entry(partial(cifar_resnet, 20), "classify", 10, _RESNET, ("cifar",)),
     "cifar_resnet32": Entry(partial(cifar_resnet, 32), "classify", 10, _RESNET, ("cifar",)),
     "cifar_resnet44": Entry(partial(cifar_resnet, 44), "classify", 10, _RESNET, ("cifar",)),
@@ -92,6 +97,8 @@ CATALOGUE: dict[str, Entry] = {
     "faster_rcnn_resnext50_32x4d_fpn": Entry(partial(rcnn_fpn, _X50_32, False), "detect", 91, _FASTER, _TV),
     "faster_rcnn_resnext101_32x8d_fpn": Entry(partial(rcnn_fpn, _X101_32, False), "detect", 91, _FASTER, _TV),
     "faster_rcnn_resnext101_64x4d_fpn": Entry(partial(rcnn_fpn, _X101_64, False), "detect", 91, _FASTER, _TV),
+    "faster_rcnn_wide_resnet50_2_fpn": Entry(partial(rcnn_fpn, _W50, False), "detect", 91, _FASTER, _TV),
+    "faster_rcnn_wide_resnet101_2_fpn": Entry(partial(rcnn_fpn, _W101, False), "detect", 91, _FASTER, _TV),
     "mask_rcnn_resnet18_fpn": Entry(partial(rcnn_fpn, _R18, True), "segment", 91, _MASK, _TV),
     "mask_rcnn_resnet34_fpn": Entry(partial(rcnn_fpn, _R34, True), "segment", 91, _MASK, _TV),
     "mask_rcnn_resnet50_fpn": Entry(partial(rcnn_fpn, _R50, True), "segment", 91, _MASK, _TV),
@@ -100,6 +107,8 @@ CATALOGUE: dict[str, Entry] = {
     "mask_rcnn_resnext50_32x4d_fpn": Entry(partial(rcnn_fpn, _X50_32, True), "segment", 91, _MASK, _TV),
     "mask_rcnn_resnext101_32x8d_fpn": Entry(partial(rcnn_fpn, _X101_32, True), "segment", 91, _MASK, _TV),
     "mask_rcnn_resnext101_64x4d_fpn": Entry(partial(rcnn_fpn, _X101_64, True), "segment", 91, _MASK, _TV),
+    "mask_rcnn_wide_resnet50_2_fpn": Entry(partial(rcnn_fpn, _W50, True), "segment", 91, _MASK, _TV),
+    "mask_rcnn_wide_resnet101_2_fpn": Entry(partial(rcnn_fpn, _W101, True), "segment", 91, _MASK, _TV),
 }
 
 
