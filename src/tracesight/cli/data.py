@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tracesight.cli.data_convert import convert
+from tracesight.cli.data_manifest import manifest
 
 app = typer.Typer(help="Check, convert, split and describe labelled pictures.", rich_markup_mode=None)
 
@@ -15,3 +16,4 @@ def _root() -> None:
 
 
 app.command("convert")(convert)
+app.command("manifest")(manifest)

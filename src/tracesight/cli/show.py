@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 def print_json(value: Any) -> None:
@@ -23,11 +27,36 @@ def note(line: str) -> None:
 @contextmanager
 def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
     """A bar while a terminal is there, unless `quiet`; the yielded function is called after each of `total` steps."""
+    with _bar(quiet) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def steps(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """The same for what says (steps done, steps) itself, and so often that only every twentieth second is shown.
+
+    Yields None where there is no terminal.
+    """
+    with _bar() as bar:
+        if bar.disable:
+            yield None
+            return
+        task, shown = bar.add_task(title, total=None), 0.0
+
+        def update(done: int, total: int) -> None:
+            nonlocal shown
+            if done == total or time.monotonic() - shown > 0.05:
+                shown = time.monotonic()
+                bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+def _bar(quiet: bool = False) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
