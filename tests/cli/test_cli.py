@@ -3,17 +3,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
+from commands import Run
 from small_networks import picture, small_bundle
 
 import tracesight as ts
-from tracesight.cli import main
 from tracesight.cli.train import split_arguments
 from tracesight.errors import PartialFailure, UserError
 from tracesight.predict import find_pictures, write
@@ -32,22 +31,8 @@ COMMANDS = [
     "models",
     "data",
     "data convert",
+    "data manifest",
 ]
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command: (exit status, standard output, standard error)."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        out = capsys.readouterr()
-        return int(left.value.code or 0), out.out, out.err
-
-    return call
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -16,6 +16,9 @@ from typing import Any, BinaryIO
 
 _LARGEST = 1 << 20  # bytes; a JPEG has room for 64 kB
 _LONGEST = 200  # letters of a text
+_MAKE, _MODEL, _EXIF_TAGS, _GPS_TAGS = 0x010F, 0x0110, 0x8769, 0x8825
+_TIME, _OFFSET_OF_TIME, _SERIAL, _LENS_MODEL = 0x9003, 0x9011, 0xA431, 0xA434
+_SIZES = {2: 1, 4: 4, 5: 8, 129: 1}  # bytes by type: ASCII, whole number, fraction, UTF-8
 _OFFSET = re.compile(r"[+-]\d\d:\d\d")
 
 
@@ -45,7 +48,7 @@ def read_exif(file: BinaryIO | bytes, private: bool = False) -> Exif | None:
     try:
         block = _block(stream)
         return None if block is None else _parsed(block, private)
-    except Exception:  # whatever a damaged file leads Pillow and struct to
+    except Exception:  # whatever a damaged file leads to
         return None
 
 
@@ -93,28 +96,48 @@ def _in_chunks(stream: BinaryIO, start: int, form: str, wanted: bytes, after: in
 
 
 def _parsed(block: bytes, private: bool) -> Exif | None:
-    from PIL import ExifTags, Image
-
-    tags = Image.Exif()
-    tags.load(block)
-    base, camera = ExifTags.Base, tags.get_ifd(ExifTags.IFD.Exif)
+    order = {b"II*\0": "<", b"MM\0*": ">"}[block[:4]]
+    image = _tags(block, order, struct.unpack_from(f"{order}I", block, 4)[0])
+    camera = _tags(block, order, image.get(_EXIF_TAGS, 0))
     found = Exif(
-        make=_text(tags.get(base.Make)),
-        model=_text(tags.get(base.Model)),
-        lens=_text(camera.get(base.LensModel)),
-        captured_at=_time(camera.get(base.DateTimeOriginal), camera.get(base.OffsetTimeOriginal)),
-        serial=_text(camera.get(base.BodySerialNumber)) if private else None,
-        **(_place(tags.get_ifd(ExifTags.IFD.GPSInfo)) if private else {}),
+        make=_text(image.get(_MAKE)),
+        model=_text(image.get(_MODEL)),
+        lens=_text(camera.get(_LENS_MODEL)),
+        captured_at=_time(camera.get(_TIME), camera.get(_OFFSET_OF_TIME)),
+        serial=_text(camera.get(_SERIAL)) if private else None,
+        **(_place(_tags(block, order, image.get(_GPS_TAGS, 0))) if private else {}),
     )
     return found if found != Exif() else None
 
 
+def _tags(block: bytes, order: str, start: int) -> dict[int, Any]:
+    """The values of one directory by tag: texts as bytes, lists of fractions as tuples, single offsets as numbers."""
+    found: dict[int, Any] = {}
+    if not 0 < start <= len(block) - 2:
+        return found
+    (count,) = struct.unpack_from(f"{order}H", block, start)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, kind, length = struct.unpack_from(f"{order}HHI", block, at)
+        size = length * _SIZES.get(kind, 0)
+        place = at + 8 if size <= 4 else struct.unpack_from(f"{order}I", block, at + 8)[0]
+        value = block[place : place + size]
+        if not size or len(value) < size or tag in found:
+            continue
+        if kind == 4:
+            found[tag] = struct.unpack(f"{order}{length}I", value)[0]
+        elif kind == 5:
+            parts = struct.unpack(f"{order}{2 * length}I", value)
+            found[tag] = tuple(zip(parts[::2], parts[1::2]))
+        else:
+            found[tag] = value
+    return found
+
+
 def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str):
+    if not isinstance(value, bytes):
         return None
-    text = " ".join("".join(c if c.isprintable() else " " for c in value.split("\0")[0]).split())
+    letters = value.split(b"\0")[0].decode("utf-8", "replace")
+    text = " ".join("".join(c if c.isprintable() else " " for c in letters).split())
     return text[:_LONGEST] or None
 
 
@@ -127,16 +150,11 @@ def _time(value: Any, offset: Any) -> str | None:
 
 
 def _place(gps: dict[int, Any]) -> dict[str, float]:
-    from PIL import ExifTags
-
     place = {}
-    for name, letter, value, negative, limit in (
-        ("latitude", ExifTags.GPS.GPSLatitudeRef, ExifTags.GPS.GPSLatitude, "S", 90),
-        ("longitude", ExifTags.GPS.GPSLongitudeRef, ExifTags.GPS.GPSLongitude, "W", 180),
-    ):
+    for name, letter, negative, limit in (("latitude", 1, "S", 90), ("longitude", 3, "W", 180)):
         with suppress(TypeError, ValueError, ZeroDivisionError):
-            degrees, minutes, seconds = (float(part) for part in gps.get(value, ()))
+            degrees, minutes, seconds = (above / below for above, below in gps.get(letter + 1, ()))
             angle = degrees + minutes / 60 + seconds / 3600
-            if abs(angle) <= limit:  # which also drops what is not a number
+            if angle <= limit:
                 place[name] = round(-angle if _text(gps.get(letter)) == negative else angle, 6)
     return place if len(place) == 2 else {}

@@ -136,7 +136,7 @@ def verify(
     there = [name for name in known if (base / name).is_file()]
     facts = file_facts([base / name for name in there], kept=False, processes=True, progress=progress)
     return {
-        "changed": [name for name, one in zip(there, facts) if one.sha256 != known[name].sha256],
+        "changed": sorted(name for name, one in zip(there, facts) if one.sha256 != known[name].sha256),
         "missing": sorted(known.keys() - set(there)),
         "added": sorted(set(names) - known.keys()),
     }
