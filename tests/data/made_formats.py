@@ -144,5 +144,61 @@ def make_yolo(folder: Path) -> None:
     (folder / "data.yaml").write_text("path: .\nnames:\n  1: bolt\n  2: nut\n", encoding="utf-8")
 
 
-MAKERS: dict[str, Callable[[Path], None]] = {"coco": make_coco, "voc": make_voc, "yolo": make_yolo}
-WITH_OBJECTS: Sequence[str] = ("coco", "voc", "yolo")
+def make_labelme(folder: Path) -> None:
+    write_pictures(folder)
+    for picture in PICTURES:
+        shapes = [
+            {"label": o.category, "points": o.corners, "shape_type": "polygon", "group_id": None, "flags": {}}
+            for o in picture.objects
+        ]
+        name = Path(picture.name).name
+        data = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
+                "imageHeight": picture.height, "imageWidth": picture.width}  # fmt: skip
+        (folder / picture.name).with_suffix(".json").write_text(json.dumps(data), encoding="utf-8")
+
+
+def make_masks(folder: Path) -> None:
+    """One file an object, in a folder a category."""
+    write_pictures(folder / "made")
+    for picture in PICTURES:
+        home = (folder / picture.name).with_suffix("")
+        (home / "images").mkdir(parents=True)
+        (folder / "made" / picture.name).rename(home / "images" / Path(picture.name).name)
+        (home / "masks").mkdir()
+        for number, item in enumerate(picture.objects):
+            file = home / "masks" / item.category / f"{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            pixels = item.pixels(picture.height, picture.width)
+            Image.fromarray(pixels.astype(np.uint8) * 255).save(file)
+    for path in sorted((folder / "made").rglob("*"), reverse=True):
+        path.rmdir()
+    (folder / "made").rmdir()
+
+
+def make_maps(folder: Path, beside: bool = False) -> None:
+    """One map of 16 bits a picture, in `masks` or beside it; they know no categories."""
+    write_pictures(folder if beside else folder / "images")
+    for picture in PICTURES:
+        name = Path(picture.name).with_suffix("")
+        file = folder / f"{name}_masks.png" if beside else folder / "masks" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        numbers = label_map(picture, np.uint16)
+        Image.fromarray(np.where(numbers > 0, numbers + 300, 0).astype(np.uint16)).save(file)
+
+
+def make_image_folder(folder: Path) -> None:
+    """The pictures that hold a bolt and those that do not, in folders within folders."""
+    write_pictures(folder / "made")
+    for picture in PICTURES:
+        category = "with/bolt" if any(item.category == "bolt" for item in picture.objects) else "without"
+        (folder / category).mkdir(parents=True, exist_ok=True)
+        (folder / "made" / picture.name).rename(folder / category / Path(picture.name).name)
+    (folder / "made/d").rmdir()
+    (folder / "made").rmdir()
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "coco": make_coco, "voc": make_voc, "yolo": make_yolo, "labelme": make_labelme, "masks": make_masks,
+    "imagefolder": make_image_folder, "pictures": write_pictures,
+}  # fmt: skip
+WITH_OBJECTS: Sequence[str] = ("coco", "voc", "yolo", "labelme", "masks")

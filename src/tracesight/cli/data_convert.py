@@ -13,7 +13,9 @@ def convert(
     target: Annotated[
         Path, typer.Argument(metavar="DST", help="New or empty folder that receives pictures and labels.")
     ],
-    format: Annotated[str, typer.Option(help="How DST is labelled: coco, voc, yolo.")],
+    format: Annotated[
+        str, typer.Option(help="How DST is labelled: coco, voc, yolo, imagefolder, labelme, masks, pictures.")
+    ],
     from_format: Annotated[str | None, typer.Option("--from", help="How SRC is labelled. Default: recognised.")] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="Code of errors in SRC to put right or leave out, not to refuse.")

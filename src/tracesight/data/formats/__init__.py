@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tracesight.data.checks.labels import LABEL_CHECKS, checked
 from tracesight.data.finding import Finding, notes_of, refuse
-from tracesight.data.formats import coco, voc, yolo
+from tracesight.data.formats import bare, coco, image_folder, labelme, masks, voc, yolo
 from tracesight.data.formats.places import ALL, Data, Place, one_place, places_of
 from tracesight.data.formats.placing import written_whole
 from tracesight.data.formats.reading import Format, Reading
@@ -18,7 +18,15 @@ from tracesight.data.record import Dataset, Record
 from tracesight.data.split import keyed_split
 from tracesight.errors import UserError
 
-FORMATS: dict[str, Format] = {"coco": coco.FORMAT, "voc": voc.FORMAT, "yolo": yolo.FORMAT}
+FORMATS: dict[str, Format] = {
+    "coco": coco.FORMAT,
+    "voc": voc.FORMAT,
+    "yolo": yolo.FORMAT,
+    "imagefolder": image_folder.FORMAT,
+    "labelme": labelme.FORMAT,
+    "masks": masks.FORMAT,
+    "pictures": bare.FORMAT,
+}
 
 
 def read_dataset(
@@ -88,7 +96,7 @@ def write_sets(sets: Mapping[str, Dataset], folder: Path | str, format: str) -> 
     written, the format is not known or only read, a picture is missing. Nothing is left of what failed half-way.
     """
     if format not in FORMATS:
-        raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(FORMATS))}")
+        raise UserError(f"format {format!r} is not known; use one of {', '.join(FORMATS)}")
     write = FORMATS[format].write
     if write is None:
         raise UserError(

@@ -123,6 +123,8 @@ def _file_of(folder: Path, split: str | None) -> Path:
         likely = files if len(files) == 1 else [file for file in files if _looks_like_coco(file)]
     if len(likely) == 1:
         return likely[0]
+    if not files:
+        raise UserError(f"{folder}: no coco labels in it (a .json file with images, annotations and categories)")
     names = ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")
     raise UserError(f"{folder}: {len(files)} label files ({names}); give the path of the one you mean")
 

@@ -10,6 +10,7 @@ from tracesight.errors import UserError
 
 # What there is to say: of an object, of a picture, of a category.
 OF_OBJECTS: dict[str, Callable[[Annotation], bool]] = {
+    "objects": lambda a: True,
     "masks of objects": lambda a: a.segmentation is not None,
     "the mark of crowds": lambda a: a.crowd,
     "the mark of difficult objects": lambda a: a.difficult,
@@ -40,7 +41,8 @@ def losses(sets: Mapping[str, Dataset], format: str, kept: Set[str], named: bool
     counts: Counter[str] = Counter()
     for dataset in sets.values():
         counts.update(_said(dataset))
-    order = [*OF_OBJECTS, *OF_PICTURES, *OF_CATEGORIES]
+    # Where there is no place for objects at all, there is none for what they have, and that is not worth a word.
+    order = [*(OF_OBJECTS if "objects" in kept else ("objects",)), *OF_PICTURES, *OF_CATEGORIES]
     lines = [
         f"{format} has no place for {what}: {counts[what]} left out"
         for what in order

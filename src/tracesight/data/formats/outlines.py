@@ -13,6 +13,8 @@ import numpy as np
 from tracesight.data.record import Annotation
 from tracesight.scene.mask import Mask
 
+APART = 0.5  # pixels between a box and that of its mask from which it is worth a word that only the mask is kept
+
 
 def one_polygon(annotation: Annotation, height: int, width: int) -> list[float] | None:
     """The object's segmentation as one polygon [x, y, x, y, …] in pixels; None where it has none, or an empty mask.

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracesight.data.formats.files import files_in, folders_in
 from tracesight.data.formats.reading import Format
+from tracesight.data.pictures import PICTURE_SUFFIXES
 from tracesight.errors import UserError
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 ALL = "all"  # the name of what is not divided
+CLASSES, BARE = "imagefolder", "pictures"  # formats of folders, which the folder of a set looks like
 
 Data = Path | str | Mapping[str, Path | str]
 
@@ -31,7 +34,7 @@ def places_of(data: Data, formats: Mapping[str, Format], format: str | None = No
     Raises UserError: nothing there, nothing recognised, or two formats that fit.
     """
     if format is not None and format not in formats:
-        raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(formats))}")
+        raise UserError(f"format {format!r} is not known; use one of {', '.join(formats)}")
     if isinstance(data, Mapping):
         unknown = sorted(set(data) - set(SPLITS))
         if unknown or "train" not in data:
@@ -40,20 +43,18 @@ def places_of(data: Data, formats: Mapping[str, Format], format: str | None = No
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    fitting = _fitting(path, formats, format)
-    dividing = [name for name in fitting if formats[name].splits(path)]
-    if dividing:
-        name = _only(path, dividing)
-        return {split: Place(name, path, split) for split in formats[name].splits(path)}
+    fitting = [name for name in formats if formats[name].fits(path)] if format is None else [format]
+    if len(fitting) > 1:
+        raise UserError(f"{path}: could be {' or '.join(fitting)}; say which with --format")
+    for name in fitting:
+        if splits := formats[name].splits(path):
+            return {split: Place(name, path, split) for split in splits}
     folders = _folders(path) if path.is_dir() else {}
-    if folders:
-        if "train" not in folders:
-            found = next(iter(folders.values()))
-            raise UserError(f"{path}: holds {found.name} but no train; add {path / 'train'}")
-        return {split: one_place(folder, formats, format, None) for split, folder in folders.items()}
+    if folders and not (format == CLASSES and list(folders) == ["train"] and _beside(folders["train"])):
+        return _places_in(path, folders, formats, format)
     if not fitting:
-        raise _nothing(path, formats, format)
-    return {ALL: Place(_only(path, fitting), path)}
+        raise _nothing(path, formats)
+    return {ALL: Place(fitting[0], path)}
 
 
 def one_place(path: Path | str, formats: Mapping[str, Format], format: str | None, split: str | None) -> Place:
@@ -74,16 +75,31 @@ def folder_of(folder: Path, split: str) -> Path:
     return folder if split == ALL else folder / split
 
 
-def _fitting(path: Path, formats: Mapping[str, Format], format: str | None) -> list[str]:
-    if format is not None:
-        return [format] if formats[format].fits(path) else []
-    return [name for name in formats if formats[name].fits(path)]
+def _places_in(
+    path: Path, folders: Mapping[str, Path], formats: Mapping[str, Format], format: str | None
+) -> dict[str, Place]:
+    """The set in each folder of a split."""
+    if "train" not in folders:
+        found = next(iter(folders.values()))
+        raise UserError(f"{path}: holds {found.name} but no train; add {path / 'train'}")
+    if list(folders) == ["train"] and (other := _beside(folders["train"])):
+        raise UserError(
+            f"{path}: is train a set or a category, like {other.name} beside it? Give {folders['train']}, "
+            f"or say --format {CLASSES}"
+        )
+    places = {split: one_place(folder, formats, format, None) for split, folder in folders.items()}
+    labelled = next((split for split, place in places.items() if place.format != BARE), None)
+    bare = next((split for split in ("train", "val") if split in places and places[split].format == BARE), None)
+    if format is None and labelled is not None and bare is not None:
+        raise UserError(f"{places[bare].path}: no labels of a known format in it, unlike {places[labelled].path}")
+    return places
 
 
-def _only(path: Path, names: list[str]) -> str:
-    if len(names) > 1:
-        raise UserError(f"{path}: could be {' or '.join(names)}; say which with --format")
-    return names[0]
+def _beside(folder: Path) -> Path | None:
+    """A folder of pictures beside this one, if this holds pictures itself, as categories in ImageFolder do."""
+    if not files_in(folder, PICTURE_SUFFIXES):
+        return None
+    return next((f for f in folders_in(folder.parent) if f != folder and files_in(f, PICTURE_SUFFIXES)), None)
 
 
 def _folders(path: Path) -> dict[str, Path]:
@@ -96,11 +112,9 @@ def _folders(path: Path) -> dict[str, Path]:
     return found
 
 
-def _nothing(path: Path, formats: Mapping[str, Format], format: str | None) -> UserError:
+def _nothing(path: Path, formats: Mapping[str, Format]) -> UserError:
     if path.is_file():
-        return UserError(f"{path}: not labels of a known format ({format or ', '.join(sorted(formats))})")
+        return UserError(f"{path}: not labels of a known format ({', '.join(formats)})")
     if not any(path.iterdir()):
         return UserError(f"{path}: the folder is empty; put train and val folders with pictures and labels into it")
-    if format is not None:
-        return UserError(f"{path}: no {format} labels in it")
-    return UserError(f"{path}: no labels and no pictures in it ({', '.join(sorted(formats))} are known)")
+    return UserError(f"{path}: no labels of a known format in it ({', '.join(formats)})")

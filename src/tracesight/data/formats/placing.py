@@ -6,20 +6,21 @@ import contextlib
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from tracesight.data.record import Record
 from tracesight.errors import UserError
 
 
-def place(record: Record, folder: Path, taken: set[str]) -> str:
+def place(record: Record, folder: Path, taken: set[str], name: str | None = None) -> str:
     """Copy a picture below `folder` and give its name there, relative and with `/`; `taken` holds the names so far.
 
-    The name is the record's own. Where another picture has it, in letters of another case too or with another suffix
-    (label files go by the name without it), a number is added. Raises UserError: the picture cannot be read.
+    name: which it shall have; the record's own by default. Where another picture has it, in letters of another case too
+    or with another suffix (label files go by the name without it), a number is added. Raises UserError: the picture
+    cannot be read.
     """
-    name = free_name(record.name, taken)
+    name = free_name(record.name if name is None else name, taken)
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if not record.path.is_file():
@@ -36,6 +37,12 @@ def free_name(name: str, taken: set[str]) -> str:
         count += 1
     taken.add(_key(chosen))
     return f"{chosen}{safe.suffix}"
+
+
+def folder_names(categories: Mapping[int, str]) -> dict[int, str]:
+    """A folder for each category, by its id: its name, made safe where it must be; no two share one."""
+    taken: set[str] = set()
+    return {number: free_name(f"{name}.folder", taken).removesuffix(".folder") for number, name in categories.items()}
 
 
 @contextlib.contextmanager

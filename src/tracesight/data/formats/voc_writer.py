@@ -17,6 +17,7 @@ from tracesight.data.record import Annotation, Dataset, Record
 
 BORDER = 255  # belongs to no object
 KEPT = {
+    "objects",
     "masks of objects",
     "the mark of crowds",
     "the mark of difficult objects",

@@ -10,14 +10,13 @@ from typing import Any
 import yaml
 
 from tracesight.data.formats.losses import categories_of, counted, losses
-from tracesight.data.formats.outlines import one_polygon
+from tracesight.data.formats.outlines import APART, one_polygon
 from tracesight.data.formats.places import ALL, folder_of
 from tracesight.data.formats.placing import place
 from tracesight.data.formats.yolo_places import label_of
 from tracesight.data.record import Annotation, Dataset, Record
 
-KEPT = {"masks of objects", "the mark of crowds", "the mark of difficult objects"}
-_APART = 0.5  # pixels between a box and that of its polygon from which that is worth a word
+KEPT = {"objects", "masks of objects", "the mark of crowds", "the mark of difficult objects"}
 
 
 def write_yolo(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
@@ -70,7 +69,7 @@ def _lines(record: Record, indices: Mapping[int, int], counts: Counter[str]) -> 
 def _is_apart(annotation: Annotation, polygon: list[float]) -> bool:
     xs, ys = polygon[0::2], polygon[1::2]
     around = (min(xs), min(ys), max(xs), max(ys))
-    return max(abs(a - b) for a, b in zip(around, annotation.box)) > _APART
+    return max(abs(a - b) for a, b in zip(around, annotation.box)) > APART
 
 
 def _short(value: float) -> str:

@@ -1,0 +1,68 @@
+"""A bare folder of pictures: nothing is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tracesight.data.finding import Finding
+from tracesight.data.formats.files import files_in, folders_in, pictures_below
+from tracesight.data.formats.losses import losses
+from tracesight.data.formats.places import folder_of
+from tracesight.data.formats.placing import place
+from tracesight.data.formats.reading import BAD_PICTURE, Format, Reading
+from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
+from tracesight.data.record import Dataset, Record
+from tracesight.errors import UserError
+
+# Files that may hold labels of some format, read here or not: a folder with one of them is not bare.
+TELLING = frozenset({
+    ".csv", ".h5", ".hdf5", ".json", ".jsonl", ".mat", ".ndjson", ".npy", ".npz", ".parquet", ".tsv", ".xml", ".yaml",
+    ".yml",
+})  # fmt: skip
+
+
+def read_bare(path: Path, split: str | None = None) -> Reading:
+    """Every picture in a folder and below it, without labels. Raises UserError where there is none."""
+    pictures = pictures_below(path)
+    if not pictures:
+        raise UserError(f"{path}: no pictures in it ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    reading = Reading(path, {}, iter(()))
+    reading.records = _records(reading, pictures)
+    return reading
+
+
+def fits_bare(path: Path) -> bool:
+    """Whether a folder holds pictures, itself or in one folder, and no file that may hold labels of any format."""
+    if not path.is_dir() or files_in(path, TELLING):
+        return False
+    folders = folders_in(path)
+    if any(files_in(folder, TELLING) for folder in folders):
+        return False
+    if files_in(path, PICTURE_SUFFIXES):
+        return not any(file.stem.endswith("_masks") for file in files_in(path, PICTURE_SUFFIXES))
+    return len(folders) == 1 and bool(pictures_below(folders[0]))
+
+
+def write_bare(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
+    """The pictures alone, a folder a set."""
+    for split, dataset in sets.items():
+        taken: set[str] = set()
+        for record in dataset:
+            place(record, folder_of(folder, split), taken)
+    return losses(sets, "pictures", set())
+
+
+def _records(reading: Reading, pictures: Sequence[Path]) -> Iterator[Record]:
+    number = 0
+    for path in pictures:
+        try:
+            height, width = picture_size(path)
+        except UserError as error:
+            reading.faults.append(Finding(BAD_PICTURE, str(path), str(error).removeprefix(f"{path}: "), path))
+            continue
+        number += 1
+        yield Record(number, path, width, height, name=path.relative_to(reading.path).as_posix())
+
+
+FORMAT = Format(fits_bare, lambda _: (), read_bare, write_bare)
