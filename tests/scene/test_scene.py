@@ -12,7 +12,19 @@ from PIL import Image
 
 import tracesight.scene
 from tracesight.errors import UserError
-from tracesight.scene import Mask, Measurement, Picture, Scene, SceneObject, Track, coco_images, coco_results, write_csv
+from tracesight.scene import (
+    Mask,
+    Measurement,
+    Picture,
+    Scene,
+    SceneCategory,
+    SceneObject,
+    Track,
+    coco_images,
+    coco_results,
+    write_categories_csv,
+    write_csv,
+)
 
 SCHEMA = Path(tracesight.scene.__file__).with_name("scene.schema.json")
 SHA = "0123456789abcdef" * 4
@@ -25,7 +37,9 @@ def make_scene(path: str | None = "tray/é\udc80.png") -> Scene:
     nut = SceneObject(
         "nut", 7, np.float32(0.93), np.array([5.25, 3, 11, 7]), mask, Track(4), (Measurement("area", 41.5, "µm²"),)
     )
-    return Scene(Picture(SHA, 30, 20, path), (nut, SceneObject("bolt", np.int64(0), 0.5, (0, 0, 3, 4))), "bundle", 0.05)
+    bolt = SceneObject("bolt", np.int64(0), 0.5, (0, 0, 3, 4))
+    whole = (SceneCategory("tray", np.int64(2), np.float32(0.75)), SceneCategory("box", 1, 0.25))
+    return Scene(Picture(SHA, 30, 20, path), (nut, bolt), "bundle", 0.05, categories=whole)
 
 
 def test_save_and_load_give_the_same_scene(tmp_path):
@@ -48,20 +62,49 @@ def test_what_save_writes_follows_the_schema(tmp_path):
     schema = json.loads(SCHEMA.read_text("utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
-    assert schema["$id"] == "urn:tracesight:scene:1"
+    assert schema["$id"] == "urn:tracesight:scene:2"
     for scene in (make_scene(), make_scene(None), Scene(Picture(None, 3, 2))):
         scene.save(tmp_path / "scene.json")
         validator.validate(json.loads((tmp_path / "scene.json").read_text("utf-8")))
 
 
 def test_published_schema_is_the_packaged_one():
-    published = Path(__file__).parents[2] / "docs" / "schema" / "scene-1.json"
-    assert published.read_bytes() == SCHEMA.read_bytes()
+    published = Path(__file__).parents[2] / "docs" / "schema"
+    assert (published / "scene-2.json").read_bytes() == SCHEMA.read_bytes()
+    assert json.loads((published / "scene-1.json").read_text("utf-8"))["$id"] == "urn:tracesight:scene:1"
+
+
+# As version 1 wrote it, with its digest then.
+FIRST = """{"schema": "1", "picture": {"sha256": null, "width": 30, "height": 20, "path": "a.png"}, "bundle": "b", \
+"threshold": 0.5, "objects": [
+ {"category": "nut", "category_id": 7, "score": 0.5, "box": [5.0, 3.0, 11.0, 7.0], "mask": null, "track": null, \
+"measurements": []}
+]}
+"""
+FIRST_DIGEST = "2ec0681b8eab909dd9116b70b6a09ecc9190dd0b7de0b8993584e6b58de7b815"
+
+
+def test_version_1_is_read_kept_and_written_as_it_was(tmp_path):
+    path = tmp_path / "scene.json"
+    path.write_text(FIRST)
+    scene = Scene.load(path)
+    assert (scene.schema, scene.categories, scene.objects[0].category_id) == ("1", (), 7)
+    assert scene.digest() == FIRST_DIGEST
+    scene.save(path)
+    assert path.read_text() == FIRST
+    with pytest.raises(ValueError, match="version 1 has no categories"):
+        replace(scene, categories=make_scene().categories)
+    path.write_text(FIRST.replace('"objects"', '"categories": [], "objects"'))
+    with pytest.raises(UserError, match="key 'categories'"):
+        Scene.load(path)
 
 
 BROKEN = [
     (lambda v: v.pop("schema"), 'it has no "schema"'),
-    (lambda v: v.update(schema="2"), "version '2' is not one"),
+    (lambda v: v.update(schema="3"), "version '3' is not one"),
+    (lambda v: v.update(categories=3), "categories must be a list"),
+    (lambda v: v["categories"][1].update(score=-0.1), r"categories\[1\]: score must lie between 0 and 1"),
+    (lambda v: v["categories"][0].update(box=[]), r"categories\[0\]: category has a key 'box'"),
     (lambda v: v.pop("objects"), "scene has no 'objects'"),
     (lambda v: v.update(objects={}), "objects must be a list"),
     (lambda v: v.update(colour=1), "has a key 'colour'"),
@@ -122,6 +165,7 @@ def test_digest_leaves_out_where_the_picture_lay_and_nothing_else():
         replace(scene, threshold=0.1),
         replace(scene, bundle="other"),
         replace(scene, objects=scene.objects[::-1]),
+        replace(scene, categories=scene.categories[:1]),
         replace(scene, objects=(replace(scene.objects[0], score=0.94), scene.objects[1])),
         replace(scene, picture=replace(scene.picture, sha256="f" * 64)),
     ]
@@ -149,6 +193,24 @@ def test_csv_has_one_row_an_object(tmp_path):
     assert [row["category"] for row in rows] == ["nut", "bolt"]
     assert rows[0] | {"picture": "a,b.png", "object": "0", "area": "23", "track": "4", "area [µm²]": "41.5"} == rows[0]
     assert (float(rows[0]["x1"]), rows[1]["area"], rows[1]["area [µm²]"]) == (5.25, "", "")
+
+
+def test_categories_csv_has_one_row_a_category(tmp_path):
+    write_categories_csv([make_scene("a.png"), Scene(Picture(None, 3, 2))], tmp_path / "categories.csv")
+    with (tmp_path / "categories.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["picture"], row["rank"], row["category"], row["score"]) for row in rows] == [
+        ("a.png", "1", "tray", "0.75"), ("a.png", "2", "box", "0.25")
+    ]  # fmt: skip
+
+
+def test_categories_are_drawn_below_the_picture():
+    scene = replace(make_scene(None), objects=())
+    drawn = scene.draw(Image.new("RGB", (30, 20), (10, 200, 10)))
+    assert drawn.width % 30 == 0 and drawn.height > drawn.width * 20 // 30
+    assert drawn.getpixel((5, 5)) == (10, 200, 10)
+    fewer = scene.draw(Image.new("RGB", (30, 20)), threshold=0.5)
+    assert fewer.height < drawn.height
 
 
 def test_scene_opens_its_own_picture(tmp_path):

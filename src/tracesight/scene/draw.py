@@ -18,7 +18,7 @@ from tracesight.scene.fonts import font_for
 from tracesight.scene.labels import draw_labels, draw_legend, font_size
 
 if TYPE_CHECKING:
-    from tracesight.scene.scene import SceneObject
+    from tracesight.scene.scene import SceneCategory, SceneObject
 
 Colour = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
@@ -113,6 +113,29 @@ def draw_objects(
         counts[item.category_id, item.category] = counts.get((item.category_id, item.category), 0) + 1
     rows = [(category_colour(key), name, count) for (key, name), count in sorted(counts.items())]
     return draw_legend(drawn, rows, _STRIP)
+
+
+def draw_categories(image: Image.Image, categories: Sequence[SceneCategory]) -> Image.Image:
+    """A new RGB picture with a strip below it: a line a category, with a bar as long as its score."""
+    scale = min(_MOST_ENLARGED, max(1, -(-_LEGIBLE_SIDE // max(image.size))))
+    picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    size = font_size(picture.size)
+    line, gap = round(size * 1.7), max(4, size // 2)
+    sheet = Image.new("RGB", (picture.width, picture.height + line * len(categories) + gap), _STRIP)
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for place, item in enumerate(categories):
+        y, colour = picture.height + gap // 2 + place * line, category_colour(item.category_id)
+        draw.rectangle((0, y + 2, max(1, round(item.score * (picture.width - 1))), y + line - 2), _dim(colour))
+        text = f"{item.category}  {item.score:.2f}"
+        draw.text((gap, y + line // 2), text, (240, 242, 245), font_for(text, size), anchor="lm")
+    return sheet
+
+
+def _dim(colour: Colour) -> Colour:
+    """A colour that white letters can be read on."""
+    red, green, blue = (round(0.5 * value + 0.5 * dark) for value, dark in zip(colour, _STRIP))
+    return (red, green, blue)
 
 
 def side_by_side(left: Image.Image, right: Image.Image, titles: tuple[str, str]) -> Image.Image:

@@ -49,6 +49,18 @@ def write_csv(scenes: Iterable[Scene], path: str | Path) -> None:
     write_whole(path, text.getvalue())
 
 
+def write_categories_csv(scenes: Iterable[Scene], path: str | Path) -> None:
+    """Write one row a category of a picture as a whole, in the order of the scene; else as `write_csv`."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["picture", "sha256", "rank", "category", "category_id", "score"])
+    for scene in scenes:
+        for rank, item in enumerate(scene.categories, start=1):
+            row = [scene.picture.path, scene.picture.sha256, rank, item.category, item.category_id, item.score]
+            writer.writerow(row)
+    write_whole(path, text.getvalue())
+
+
 def _row(scene: Scene, number: int, item: SceneObject) -> dict[str, Any]:
     x1, y1, x2, y2 = item.box
     row: dict[str, Any] = {"picture": scene.picture.path, "sha256": scene.picture.sha256, "object": number}

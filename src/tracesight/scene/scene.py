@@ -1,4 +1,5 @@
-"""What a picture holds, as values: objects with boxes, masks, categories, tracks and measurements; JSON in and out.
+"""What a picture holds, as values: its categories as a whole; objects with boxes, masks, categories, tracks and
+measurements; JSON in and out.
 
 Pixels, boxes (x1, y1, x2, y2) half-open with the origin top left, after EXIF orientation has been applied.
 The JSON form is described by `scene.schema.json` in this folder; `schema` is its version.
@@ -19,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from tracesight.errors import UserError
-from tracesight.scene.draw import draw_objects, to_rgb
+from tracesight.scene.draw import draw_categories, draw_objects, to_rgb
 from tracesight.scene.mask import Mask
 from tracesight.scene.values import (
     checked_fields,
@@ -32,7 +33,8 @@ from tracesight.scene.values import (
     write_whole,
 )
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+READABLE = ("1", "2")  # version 1 had no categories of the picture as a whole
 
 Box = tuple[float, float, float, float]
 
@@ -81,10 +83,7 @@ class SceneObject:
     def __post_init__(self) -> None:
         checked_text(self.category, "category")
         object.__setattr__(self, "category_id", checked_whole(self.category_id, "category_id"))
-        score = checked_number(self.score, "score")
-        if not 0 <= score <= 1:
-            raise ValueError(f"score must lie between 0 and 1, not at {score}")
-        object.__setattr__(self, "score", score)
+        object.__setattr__(self, "score", _score(self.score))
         if not hasattr(self.box, "__len__") or len(self.box) != 4:
             raise ValueError(f"box must be four numbers, not {self.box!r}")
         x1, y1, x2, y2 = (checked_number(side, "box") for side in self.box)
@@ -92,6 +91,23 @@ class SceneObject:
             raise ValueError(f"box must be (x1, y1, x2, y2) with x1 ≤ x2 and y1 ≤ y2, not {(x1, y1, x2, y2)}")
         object.__setattr__(self, "box", (x1, y1, x2, y2))
         object.__setattr__(self, "measurements", tuple(self.measurements))
+
+
+@dataclass(frozen=True, slots=True)
+class SceneCategory:
+    """What the picture as a whole shows: name and number of a category as in the labels, `score` 0–1.
+
+    Raises ValueError for a score outside 0–1.
+    """
+
+    category: str
+    category_id: int
+    score: float
+
+    def __post_init__(self) -> None:
+        checked_text(self.category, "category")
+        object.__setattr__(self, "category_id", checked_whole(self.category_id, "category_id"))
+        object.__setattr__(self, "score", _score(self.score))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +137,9 @@ class Picture:
 class Scene:
     """Everything one picture holds: `bundle` is the digest of the model that said so, `threshold` its least score.
 
-    Both are None for scenes that no model made. Raises ValueError when a mask is not as large as the picture.
+    Both are None for scenes that no model made. categories: of the picture as a whole, the surest first; empty where
+    nothing was said of it. schema: version of the format; a scene keeps the one it was read from.
+    Raises ValueError when a mask is not as large as the picture, or a scene of version 1 has categories.
     """
 
     picture: Picture
@@ -129,11 +147,14 @@ class Scene:
     bundle: str | None = None
     threshold: float | None = None
     schema: str = SCHEMA_VERSION
+    categories: tuple[SceneCategory, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.schema != SCHEMA_VERSION:
-            raise ValueError(f"scene version {self.schema!r} is not one that this release reads ({SCHEMA_VERSION!r})")
+        _check_version(self.schema)
         object.__setattr__(self, "objects", tuple(self.objects))
+        object.__setattr__(self, "categories", tuple(self.categories))
+        if self.categories and self.schema == "1":
+            raise ValueError("a scene of version 1 has no categories of its picture")
         size = (self.picture.height, self.picture.width)
         for number, item in enumerate(self.objects):
             if item.mask is not None and item.mask.size != size:
@@ -149,34 +170,35 @@ class Scene:
 
     def to_json(self) -> dict[str, Any]:
         """The scene as JSON values, as `scene.schema.json` describes them."""
-        return {
+        value = {
             "schema": self.schema,
             "picture": asdict(self.picture),
             "bundle": self.bundle,
             "threshold": self.threshold,
             "objects": [_object_to_json(item) for item in self.objects],
         }
+        return value if self.schema == "1" else {**value, "categories": [asdict(item) for item in self.categories]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scene:
         """The scene of what `to_json` gave. Raises ValueError that says where it differs from `scene.schema.json`."""
         if not isinstance(value, Mapping) or "schema" not in value:
             raise ValueError('not a scene: it has no "schema"')
-        if value["schema"] != SCHEMA_VERSION:
-            raise ValueError(
-                f"scene version {value['schema']!r} is not one that this release reads ({SCHEMA_VERSION!r})"
-            )
-        fields = checked_fields(
-            value, "scene", required={"schema", "picture", "objects"}, optional={"bundle", "threshold"}
-        )
-        keys = {"sha256", "width", "height"}
+        _check_version(value["schema"])
+        optional = {"bundle", "threshold"} | (set() if value["schema"] == "1" else {"categories"})
+        fields = checked_fields(value, "scene", required={"schema", "picture", "objects"}, optional=optional)
+        keys, named = {"sha256", "width", "height"}, {"category", "category_id", "score"}
         with inside("picture"):
             picture = Picture(**checked_fields(fields["picture"], "picture", required=keys, optional={"path"}))
         objects = []
         for number, item in enumerate(checked_list(fields["objects"], "objects")):
             with inside(f"objects[{number}]"):
                 objects.append(_object_from_json(item))
-        return cls(**{**fields, "picture": picture, "objects": tuple(objects)})
+        categories = []
+        for number, item in enumerate(checked_list(fields.get("categories", []), "categories")):
+            with inside(f"categories[{number}]"):
+                categories.append(SceneCategory(**checked_fields(item, "category", required=named)))
+        return cls(**{**fields, "picture": picture, "objects": tuple(objects), "categories": tuple(categories)})
 
     def save(self, path: str | Path) -> None:
         """Write the scene as UTF-8 JSON, one object a line; the file is there whole or not at all."""
@@ -228,7 +250,9 @@ class Scene:
         if image.size != (self.picture.width, self.picture.height):
             raise ValueError(f"the scene is of a picture of {self.picture.width}×{self.picture.height} pixels, "
                              f"this one has {image.width}×{image.height}")  # fmt: skip
-        return draw_objects(image, self.objects, threshold=threshold)
+        drawn = draw_objects(image, self.objects, threshold=threshold, legend=bool(self.objects) or not self.categories)
+        shown = [item for item in self.categories if threshold is None or item.score >= threshold]
+        return draw_categories(drawn, shown) if shown else drawn
 
     def _open(self) -> Image.Image:
         path = self.picture.path
@@ -242,6 +266,18 @@ class Scene:
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{path}: the scene's picture cannot be read ({reason}); pass it to scene.draw()") from None
+
+
+def _check_version(schema: Any) -> None:
+    if schema not in READABLE:
+        raise ValueError(f"scene version {schema!r} is not one that this release reads ({', '.join(READABLE)})")
+
+
+def _score(value: Any) -> float:
+    score = checked_number(value, "score")
+    if not 0 <= score <= 1:
+        raise ValueError(f"score must lie between 0 and 1, not at {score}")
+    return score
 
 
 def _object_to_json(item: SceneObject) -> dict[str, Any]:
