@@ -10,6 +10,9 @@ import numpy as np
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what Pillow and torchvision call grey
 # RGB to YIQ (NTSC): hue is an angle in the plane of I and Q.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+# Principal components of ImageNet's pixels, RGB in 0–1: their spreads and, as columns, their directions.
+_SPREADS = np.array([0.2175, 0.0188, 0.0045])
+_DIRECTIONS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 _HUE = math.pi / 4  # the largest turn at strength 1
 
 
@@ -31,6 +34,16 @@ def jitter(image: np.ndarray, draws: Sequence[float] | np.ndarray, strength: flo
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # arithmetic on planes is several times faster
     mean = brightness * sum(float(w) * float(plane.mean()) for w, plane in zip(LUMA, planes))
     return _affine(planes, matrix.astype(np.float32), np.float32((1.0 - contrast) * mean))
+
+
+def light(image: np.ndarray, shifts: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Shift an (H, W, 3) float32 picture in 0–1 along the main directions of the colours of ImageNet's pixels.
+
+    Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks" (2012), section 4.1. shifts:
+    three numbers from a normal distribution, of deviation 0.1 in the paper. Clipped to 0–1.
+    """
+    shift = _DIRECTIONS @ (_SPREADS * np.asarray(shifts, np.float64))
+    return np.clip(image + shift.astype(np.float32), 0.0, 1.0)
 
 
 def _affine(planes: np.ndarray, matrix: np.ndarray, shift: np.float32) -> np.ndarray:
