@@ -19,7 +19,7 @@ from tracesight.data.whole import (
     resample,
     resized_window,
     short_side_size,
-    testing_views,
+    views_of,
 )
 
 
@@ -53,7 +53,7 @@ def test_the_view_for_testing_is_torchvisions():
 
 def test_ten_views_are_torchvisions():
     image = picture()
-    ours = testing_views(image, "ten-crop", 32, 40)
+    ours = views_of(image, "ten-crop", 32, 40)
     theirs = [np.asarray(view).astype(int) for view in F.ten_crop(F.resize(Image.fromarray(image), [40]), [32, 32])]
     assert len(ours) == 10
     nearest = [np.argmin([np.abs(view - other).max() for other in theirs]) for view in ours]
@@ -62,7 +62,7 @@ def test_ten_views_are_torchvisions():
 
 
 def test_views_at_many_scales_are_whole_pictures():
-    views = testing_views(picture(), "multi-scale", 112, 128)
+    views = views_of(picture(), "multi-scale", 112, 128)
     assert [view.shape[0] for view in views[::2]] == [112, 128, 192, 240, 320]
     assert all(view.shape[1] == view.shape[0] * 3 // 2 for view in views)
     assert np.array_equal(views[1], views[0][:, ::-1])

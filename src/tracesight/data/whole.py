@@ -73,11 +73,11 @@ class TrainView:
     def _cut(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
         size = (self.image_size, self.image_size)
         if self.crop == "resized":
-            top, left, height, width = resized_window(*image.shape[:2], self.area, self.ratio, draws)
+            top, left, height, width = resized_window(image.shape[0], image.shape[1], self.area, self.ratio, draws)
             return resample(image[top : top + height, left : left + width], size)
         if self.crop == "short_side":
             low, high = self.short_sides
-            whole = short_side_size(*image.shape[:2], low + math.floor(draws[0] * (high - low + 1)))
+            whole = short_side_size(image.shape[0], image.shape[1], low + math.floor(draws[0] * (high - low + 1)))
             return _window(image, whole, size, draws[1:3])
         if image.shape[:2] != size:
             image = centre_view(image, self.image_size, self.image_size)
@@ -117,12 +117,12 @@ def short_side_size(height: int, width: int, side: int) -> Size:
 
 def centre_view(image: np.ndarray, image_size: int, resize: int) -> np.ndarray:
     """(S, S, C) from the middle of a picture whose short side has become `resize`, at least S."""
-    whole = short_side_size(*image.shape[:2], resize)
+    whole = short_side_size(image.shape[0], image.shape[1], resize)
     top, left = (round((side - image_size) / 2) for side in whole)
     return _part(image, whole, (image_size, image_size), top, left)
 
 
-def testing_views(image: np.ndarray, kind: str, image_size: int, resize: int) -> list[np.ndarray]:
+def views_of(image: np.ndarray, kind: str, image_size: int, resize: int) -> list[np.ndarray]:
     """What a picture is tested on; the scores of all are averaged. kind: one of `VIEWS`.
 
     "center" is one view of S × S. "ten-crop": the corners and the middle of the picture whose short side has become
@@ -134,10 +134,10 @@ def testing_views(image: np.ndarray, kind: str, image_size: int, resize: int) ->
         return [centre_view(image, image_size, resize)]
     if kind == "multi-scale":
         sides = [round(scale * image_size / SCALES[0]) for scale in SCALES]
-        views = [resample(image, short_side_size(*image.shape[:2], side)) for side in sides]
+        views = [resample(image, short_side_size(image.shape[0], image.shape[1], side)) for side in sides]
     else:
         size = (image_size, image_size)
-        whole = short_side_size(*image.shape[:2], resize)
+        whole = short_side_size(image.shape[0], image.shape[1], resize)
         below, right = whole[0] - image_size, whole[1] - image_size
         corners = [(0, 0), (0, right), (below, 0), (below, right)]
         views = [_part(image, whole, size, *corner) for corner in corners] + [centre_view(image, image_size, resize)]
@@ -152,7 +152,7 @@ def resample(image: np.ndarray, size: Size, box: Box | None = None) -> np.ndarra
         box = (0, 0, image.shape[1], image.shape[0])
 
     def resized(plane: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR, box))
+        return np.asarray(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BILINEAR, box))
 
     if image.shape[2] == 3 and image.dtype == np.uint8:
         return resized(np.ascontiguousarray(image))
