@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pytest
-from made_formats import MAKERS, NAMES, PICTURES, WITH_OBJECTS, truth
+from made_formats import MAKERS, NAMES, PICTURES, WITH_OBJECTS, make_maps, truth, write_pictures
 
 from tracesight.data.formats import FORMATS, read_dataset, read_sets, write_sets
 from tracesight.data.record import Dataset
@@ -55,6 +57,80 @@ def test_converted_and_read_again(tmp_path: Path, first: str, second: str) -> No
     for split, dataset in again.items():
         assert_same(dataset, sets[split], 1e-3)
         assert {record.split for record in dataset} == {split}
+
+
+@pytest.mark.parametrize("format", [*MAKERS, "maps", "maps beside"])
+def test_predict_takes_the_pictures_and_never_masks(tmp_path: Path, format: str) -> None:
+    from tracesight.predict import find_pictures
+
+    make = MAKERS.get(format, partial(make_maps, beside=format.endswith("beside")))
+    for split in ("train", "val"):
+        make(tmp_path / split)
+    for folder, count in ((tmp_path / "train", 5), (tmp_path, 10)):
+        found = find_pictures([folder])
+        assert len(found) == count
+        assert all("mask" not in str(path.relative_to(folder)).lower() for path, _ in found)
+        assert not any("Segmentation" in str(path) for path, _ in found)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_maps_of_object_numbers(tmp_path: Path, beside: bool) -> None:
+    write_pictures(tmp_path / "truth")
+    make_maps(tmp_path / "data", beside)
+    assert [name for name in FORMATS if FORMATS[name].fits(tmp_path / "data")] == ["masks"]
+    dataset = read_dataset(tmp_path / "data")
+    expected = truth(tmp_path / "truth")
+    objects = [replace(r, annotations=tuple(replace(a, category_id=1) for a in r.annotations)) for r in expected]
+    assert_same(dataset, Dataset.of(objects, {1: "object"}))
+
+
+def test_folders_of_categories(tmp_path: Path) -> None:
+    MAKERS["imagefolder"](tmp_path / "data")
+    assert [name for name in FORMATS if FORMATS[name].fits(tmp_path / "data")] == ["imagefolder"]
+    dataset = read_dataset(tmp_path / "data")
+    assert dataset.categories == {1: "with/bolt", 2: "without"}
+    bolts = {Path(p.name).name for p in PICTURES if any(o.category == "bolt" for o in p.objects)}
+    assert {record.path.name for record in dataset if record.labels == (1,)} == bolts
+    assert {record.labels for record in dataset} == {(1,), (2,)}
+    (tmp_path / "data/top.png").write_bytes(dataset[0].path.read_bytes())
+    again, findings = read_sets(tmp_path / "data", "imagefolder")
+    assert len(again["all"]) == len(PICTURES)
+    assert ["lies in no category" in str(finding) for finding in findings] == [True]
+
+
+def test_bare_pictures(tmp_path: Path) -> None:
+    MAKERS["pictures"](tmp_path)
+    assert [name for name in FORMATS if FORMATS[name].fits(tmp_path)] == ["pictures"]
+    dataset = read_dataset(tmp_path)
+    assert (dataset.categories, [record.name for record in dataset]) == ({}, [picture.name for picture in PICTURES])
+    assert all(record.annotations == record.labels == () for record in dataset)
+    (tmp_path / "labels.csv").write_text("a.png,bolt")
+    with pytest.raises(UserError, match="no labels of a known format in it"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path, "pictures")) == len(PICTURES)
+
+
+@pytest.mark.parametrize("second", ["labelme", "imagefolder", "pictures"])
+def test_categories_of_pictures_and_bare_pictures_are_converted(tmp_path: Path, second: str) -> None:
+    MAKERS["imagefolder"](tmp_path / "data")
+    sets, _ = read_sets(tmp_path / "data")
+    lost = write_sets(sets, tmp_path / "written", second)
+    again = read_dataset(tmp_path / "written", second)
+    by_digest = {record.path.read_bytes(): record.labels for record in sets["all"]}
+    if second == "pictures":
+        assert lost == ["pictures has no place for categories of a picture as a whole: 5 left out"]
+        by_digest = dict.fromkeys(by_digest, ())
+    else:
+        assert (lost, again.categories) == ([], sets["all"].categories)
+    assert {record.path.read_bytes(): record.labels for record in again} == by_digest
+
+
+def test_objects_have_no_place_among_categories_of_pictures(tmp_path: Path) -> None:
+    MAKERS["coco"](tmp_path / "data")
+    sets, _ = read_sets(tmp_path / "data")
+    with pytest.raises(UserError, match="no picture has a category as a whole"):
+        write_sets(sets, tmp_path / "written", "imagefolder")
+    assert write_sets(sets, tmp_path / "bare", "pictures") == ["pictures has no place for objects: 8 left out"]
 
 
 @pytest.mark.parametrize("format", WITH_OBJECTS)

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tracesight.data.formats import FORMATS, read_sets
+from tracesight.data.formats.places import BARE, CLASSES, places_of
+from tracesight.data.formats.reading import UNLABELLED
 from tracesight.data.pictures import PICTURE_SUFFIXES
 from tracesight.errors import UserError
 
@@ -20,6 +23,9 @@ def is_many(pictures: str | Path) -> bool:
 
 def find_pictures(inputs: Iterable[str | Path], exclude: Path | None = None) -> list[tuple[Path, str]]:
     """Pictures in files, folders (with all below them, hidden ones left out) and globs, and the NAME of each.
+
+    Of a folder of labelled pictures those of its records are meant, and those that no label speaks of yet: masks that
+    are pictures themselves are not.
 
     NAME is the path relative to the folder (or the part of the glob before its first wildcard) without the suffix,
     with `/` between parts; names that would collide keep the suffix, and then, if need be, the folders in which they
@@ -41,7 +47,8 @@ def _expand(given: str | Path, exclude: Path | None) -> list[tuple[Path, Path]]:
     """Pictures that one argument means, each with the folder that its NAME is relative to."""
     path = Path(given)
     if path.is_dir():
-        found, root = [p for p in path.rglob("*") if _is_picture(p.relative_to(path), p)], path
+        labelled, root = _labelled(path), path
+        found = labelled or [p for p in path.rglob("*") if _is_picture(p.relative_to(path), p)]
     elif is_many(path):
         root = Path(*_before_wildcards(path))
         matches = [Path(match) for match in glob.glob(str(given), recursive=True)]  # noqa: PTH207 (absolute ones too)
@@ -55,6 +62,20 @@ def _expand(given: str | Path, exclude: Path | None) -> list[tuple[Path, Path]]:
     if not found:
         raise UserError(f"{path}: no pictures here ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return [(p, root) for p in found]
+
+
+def _labelled(folder: Path) -> list[Path]:
+    """The pictures of a folder with labels that can be read; [] where there are none."""
+    try:
+        places = places_of(folder, FORMATS)
+        if all(place.format in (BARE, CLASSES) for place in places.values()):
+            return []
+        sets, findings = read_sets(folder)
+    except UserError:  # whatever is wrong with labels is no reason not to look at pictures
+        return []
+    unlabelled = (f.picture for f in findings if f.kind is UNLABELLED and f.picture is not None)
+    paths = dict.fromkeys((*(record.path for dataset in sets.values() for record in dataset), *unlabelled))
+    return [path for path in paths if path.is_file()]
 
 
 def _is_picture(relative: Path, path: Path) -> bool:

@@ -11,6 +11,7 @@ from tracesight.data.formats.losses import losses
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import place
 from tracesight.data.formats.reading import BAD_PICTURE, Format, Reading
+from tracesight.data.formats.yolo_places import has_labels
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
 from tracesight.data.record import Dataset, Record
 from tracesight.errors import UserError
@@ -34,7 +35,7 @@ def read_bare(path: Path, split: str | None = None) -> Reading:
 
 def fits_bare(path: Path) -> bool:
     """Whether a folder holds pictures, itself or in one folder, and no file that may hold labels of any format."""
-    if not path.is_dir() or files_in(path, TELLING):
+    if not path.is_dir() or files_in(path, TELLING) or has_labels(path):
         return False
     folders = folders_in(path)
     if any(files_in(folder, TELLING) for folder in folders):

@@ -9,6 +9,7 @@ belongs to nothing.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ from tracesight.scene.mask import Mask
 LABEL_FOLDERS = ("Annotations", "annotations")
 PICTURE_FOLDERS = ("JPEGImages", "images", "Images")
 XML = frozenset({".xml"})
+_LOOKED_AT = 20  # files from which the format is told
 
 
 @dataclass
@@ -88,13 +90,19 @@ def read_voc(path: Path, split: str | None = None) -> Reading:
 
 
 def fits_voc(path: Path) -> bool:
-    """Whether a folder holds .xml files that begin as VOC's do, beside pictures or in `Annotations`."""
+    """Whether a folder holds .xml files, in `Annotations`, or beside pictures if they begin as VOC's do."""
     if not path.is_dir():
         return False
     folder = _first(path, LABEL_FOLDERS)
-    file = next(files_below(folder, XML) if folder != path else iter(files_in(path, XML)), None)
+    if folder != path:
+        return next(files_below(folder, XML), None) is not None
+    return any(_begins_well(file) for file in files_in(path, XML)[:_LOOKED_AT])
+
+
+def _begins_well(file: Path) -> bool:
     try:
-        return file is not None and b"<annotation" in file.open("rb").read(4096).replace(b"\0", b"")
+        with file.open("rb") as stream:
+            return b"<annotation" in stream.read(4096).replace(b"\0", b"")
     except OSError:
         return False
 
@@ -135,7 +143,8 @@ def _listed(found: _Set, path: Path, split: str) -> list[str]:
             found.fault(OUTSIDE_FOLDER, f"{file}: line {number}", f"{line.strip()} lies outside the folder")
             continue
         # The name; with a suffix or a mark of the class's presence after it, as some lists have.
-        stem = next((s for s in (name, str(Path(name).with_suffix("")), name.split()[0]) if s in found.labels), None)
+        candidates = (name, Path(name).with_suffix("").as_posix(), re.sub(r"\s+-?[01]$", "", name))
+        stem = next((candidate for candidate in candidates if candidate in found.labels), None)
         if stem is None:
             found.fault(NO_LABELS, f"{file}: line {number}", f"there is no label file {name}.xml")
         else:

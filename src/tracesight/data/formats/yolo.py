@@ -86,7 +86,7 @@ def _records(layout: Layout, pictures: Sequence[tuple[str, Path]]) -> Iterator[R
             layout.faults.append(Finding(BAD_PICTURE, str(path), str(error).removeprefix(f"{path}: "), path))
             continue
         number += 1
-        file = label_of(layout.root, path)
+        file = label_of(layout.base, path)
         yield Record(
             number, path, width, height, _objects(layout, file, path, width, height), name=name, label_file=file
         )

@@ -33,12 +33,13 @@ PATH_OUTSIDE = Kind(
 class Layout:
     """What is known of a place before any label is read.
 
-    file: `data.yaml`, or the list of classes. root: the folder that all paths are relative to. names: by the index
-    that label files have. ids: category id by that index. parts: by split, the paths that hold its pictures. points:
-    numbers of keypoints and of values for each, where objects have them.
+    file: `data.yaml`, or the list of classes. base: the folder of all. root: the folder in it that paths are relative
+    to. names: by the index that label files have. ids: category id by that index. parts: by split, the paths that hold
+    its pictures. points: numbers of keypoints and of values for each, where objects have them.
     """
 
     file: Path
+    base: Path
     root: Path
     names: dict[int, str]
     ids: dict[int, int]
@@ -62,7 +63,7 @@ def layout_of(path: Path) -> Layout:
     names = {number: line for number, line in enumerate(lines) if line}
     if not names:
         raise UserError(f"{classes}: names no classes")
-    layout = Layout(classes, path, names, {number: number for number in names})
+    layout = Layout(classes, path, path, names, {number: number for number in names})
     for split, folders in SPLITS.items():
         found = next((name for name in folders if (path / "images" / name).is_dir()), None)
         if found is not None:
@@ -99,19 +100,20 @@ def pictures_of(layout: Layout, split: str | None) -> list[tuple[str, Path]]:
     return [(name, found[name]) for name in names]
 
 
-def label_of(root: Path, picture: Path) -> Path:
+def label_of(base: Path, picture: Path) -> Path:
     """The label file of a picture: in `labels` where the picture is in `images`, or else beside it."""
-    parts = list(picture.relative_to(root).parts)
+    parts = list(picture.relative_to(base).parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return root.joinpath(*parts).with_suffix(".txt")
+    return base.joinpath(*parts).with_suffix(".txt")
 
 
 def strays(layout: Layout, pictures: Sequence[Path]) -> list[Path]:
-    """Label files beside those of these pictures that no picture belongs to."""
-    wanted = {label_of(layout.root, picture) for picture in pictures}
-    folders = {file.parent for file in wanted}
-    there = {file for folder in folders for file in files_in(folder, {".txt"})}
+    """Label files beside those of these pictures that belong to no picture at all."""
+    homes = dict.fromkeys(picture.parent for picture in pictures)
+    every = (picture for home in homes for picture in files_in(home, PICTURE_SUFFIXES))
+    wanted = {label_of(layout.base, picture) for picture in every}
+    there = {file for folder in {file.parent for file in wanted} for file in files_in(folder, {".txt"})}
     return sorted(file for file in there - wanted if looks_like_labels(file))
 
 
@@ -139,7 +141,7 @@ def _whole(layout: Layout) -> list[str]:
 def _of_yaml(file: Path) -> Layout:
     data = _loaded(file)
     names = _names(file, data.get("names"))
-    layout = Layout(file, file.parent, names, _ids(file, data.get("category_ids"), names))
+    layout = Layout(file, file.parent, file.parent, names, _ids(file, data.get("category_ids"), names))
     count = data.get("nc")
     if count is not None and count != len(names):
         message = f"nc is {count!r}, but {len(names)} classes have names"
