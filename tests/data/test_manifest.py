@@ -64,8 +64,9 @@ def test_another_program_recomputes_the_roots_from_the_files(data: Path) -> None
                     mask = ["rle", *a["segmentation"]["size"], a["segmentation"]["counts"]]
                     objects.append([a["category_id"], [x, y, x + w, y + h], mask, 0, 0, None])
             objects.sort(key=lambda row: json.dumps(row, separators=(",", ":")).encode())
-            row = ["labels", digest, image["height"], image["width"], objects, [], None, []]
-            labels.append(json.dumps(row, separators=(",", ":")).encode())
+            row = [image["height"], image["width"], objects, [], None, []]
+            said = hashlib.sha256(json.dumps(row, separators=(",", ":")).encode()).hexdigest()
+            labels.append(json.dumps([digest, said], separators=(",", ":")).encode())
             pictures.append(bytes.fromhex(digest))
             split.append(json.dumps([name, digest], separators=(",", ":")).encode())
     labels.append(b'["categories",[[3,"bolt"],[7,"nut"]]]')

@@ -15,6 +15,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 _LARGEST = 1 << 20  # bytes; a JPEG has room for 64 kB
+_SMALL = 1 << 16  # bytes; of files below it, searching is quicker than walking
 _LONGEST = 200  # letters of a text
 _MAKE, _MODEL, _EXIF_TAGS, _GPS_TAGS = 0x010F, 0x0110, 0x8769, 0x8825
 _TIME, _OFFSET_OF_TIME, _SERIAL, _LENS_MODEL = 0x9003, 0x9011, 0xA431, 0xA434
@@ -44,9 +45,12 @@ def read_exif(file: BinaryIO | bytes, private: bool = False) -> Exif | None:
 
     private: serial number and place too.
     """
-    stream = BytesIO(file) if isinstance(file, bytes) else file
+    if isinstance(file, bytes):
+        if len(file) < _SMALL and b"Exif" not in file and b"eXIf" not in file and b"EXIF" not in file:
+            return None
+        file = BytesIO(file)
     try:
-        block = _block(stream)
+        block = _block(file)
         return None if block is None else _parsed(block, private)
     except Exception:  # whatever a damaged file leads to
         return None

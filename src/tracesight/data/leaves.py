@@ -1,11 +1,12 @@
-"""The labels of a picture as the one sequence of bytes that stands for them in a Merkle tree.
+"""The digest of what the labels of a picture say.
 
-Lists, texts, whole numbers and null only (`lineage.manifest.canonical`), so that any program can write the same bytes:
-`docs/manifest.md` has the definition.
+Lists, texts, whole numbers and null only (`lineage.manifest.canonical`), so that any program can write the same
+bytes: `docs/manifest.md` has the definition.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from tracesight.data.record import Annotation, Record
@@ -13,16 +14,18 @@ from tracesight.lineage.manifest import canonical
 from tracesight.scene.mask import Mask
 
 
-def labels_leaf(record: Record, sha256: str) -> bytes:
-    """What the leaf of a picture's labels is the hash of. sha256: 64 hex digits, of the picture's bytes.
+def labels_digest(record: Record) -> str:
+    """64 hex digits: SHA-256 over what a training learns from and an evaluation counts.
 
-    It holds what a training learns from and an evaluation counts: not ids of annotations, areas, who drew it or when.
+    Not over ids of annotations, areas, who drew them or when, nor over the picture itself.
     """
-    objects = sorted(canonical(_object(a)) for a in record.annotations)
-    absent = None if record.absent is None else sorted(set(record.absent))
-    head = canonical(["labels", sha256, record.height, record.width])[:-1]
-    tail = canonical([sorted(set(record.labels)), absent, sorted(set(record.not_exhaustive))])[1:]
-    return head + b",[" + b",".join(objects) + b"]," + tail
+    objects = sorted([canonical(_object(a)) for a in record.annotations])
+    rest = b"[],null,[]]"
+    if record.labels or record.absent is not None or record.not_exhaustive:
+        absent = None if record.absent is None else sorted(set(record.absent))
+        rest = canonical([sorted(set(record.labels)), absent, sorted(set(record.not_exhaustive))])[1:]
+    head = b"[%d,%d,[" % (record.height, record.width)
+    return hashlib.sha256(head + b",".join(objects) + b"]," + rest).hexdigest()
 
 
 def _object(a: Annotation) -> list[Any]:

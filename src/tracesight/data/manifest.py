@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tracesight import __version__
 from tracesight.data.digests import Facts, file_facts
 from tracesight.data.exif import Exif
 from tracesight.data.finding import Finding
-from tracesight.data.leaves import labels_leaf
+from tracesight.data.leaves import labels_digest
 from tracesight.data.record import Dataset, Record
 from tracesight.errors import UserError
 from tracesight.lineage.manifest import (
@@ -32,7 +32,7 @@ from tracesight.lineage.manifest import (
     picture_leaf,
     roots_of,
 )
-from tracesight.lineage.merkle import leaf_hash, root
+from tracesight.lineage.merkle import root
 from tracesight.lineage.pseudonym import pseudonym
 
 Progress = Callable[[int, int], None]
@@ -66,10 +66,17 @@ class _Work:
 
 
 @dataclass
-class _Tally:
-    """What is counted while rows are made. workers: by what annotators are called. tools: objects by tool."""
+class _Seen:
+    """What one look at every record leaves: the facts of files come later.
 
-    called: Callable[[str], str]
+    rows: keyword arguments of a PictureRow. pictures: the file of each. abouts: the label file's word for its sensor.
+    labels: label files, each once. workers: by name. tools: objects by tool.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+    abouts: list[str | None] = field(default_factory=list)
+    labels: dict[Path, None] = field(default_factory=dict)
     workers: dict[str, _Work] = field(default_factory=dict)
     tools: Counter[str] = field(default_factory=Counter)
     splits: dict[str, SplitCount] = field(default_factory=dict)
@@ -89,25 +96,32 @@ def manifest_of(
     base: the folder that names are relative to. findings: what was wrong with the labels. processes, progress: as
     `file_facts` has them. Raises UserError: a file that cannot be read.
     """
-    paths, labels = files_of(sets)
+    seen = _Seen()
+    for split, dataset in sets.items():
+        _look(split, dataset, seen)
     private = asked.serial or asked.location or asked.key is not None
-    facts = file_facts([*paths, *labels], private=private, processes=processes, progress=progress)
-    top = root(picture_leaf(one.sha256) for one in facts[: len(paths)])
-    tally, named = _Tally(_called(asked, bytes.fromhex(top))), partial(relative_name, os.path.abspath(base))  # noqa: PTH100
-    rest = iter(facts)
-    rows = [row for split, dataset in sets.items() for row in _pictures(split, dataset, rest, named, asked, tally)]
-    files = [FileRow(name=named(os.fspath(p)), sha256=f.sha256, bytes=f.bytes) for p, f in zip(labels, rest)]
+    files = [*seen.pictures, *seen.labels]
+    facts = file_facts(files, private=private, processes=processes, progress=progress)
+    named = partial(relative_name, os.path.abspath(base))  # noqa: PTH100
+    shown, rest = facts[: len(seen.pictures)], facts[len(seen.pictures) :]
+    top = root(picture_leaf(one.sha256) for one in shown)
+    called = _called(asked, bytes.fromhex(top))
+    rows = [
+        _picture(row, one, about, named(os.fspath(path)), asked, called)
+        for row, one, about, path in zip(seen.rows, shown, seen.abouts, seen.pictures)
+    ]
     pictures = tuple(sorted(rows, key=lambda row: (row.name, row.split or "")))
-    label_rows = tuple(sorted(files, key=lambda row: row.name))
+    label_rows = [FileRow(name=named(os.fspath(p)), sha256=f.sha256, bytes=f.bytes) for p, f in zip(seen.labels, rest)]
+    label_rows.sort(key=lambda row: row.name)
     table = sorted({pair for dataset in sets.values() for pair in dataset.categories.items()})
     categories = tuple(Category(id=number, name=text) for number, text in table)
     return Manifest(
         made_by=f"tracesight {__version__}", title=asked.title, controller=asked.controller, licence=asked.licence,
         source=asked.source, roots=roots_of(pictures, label_rows, categories), pseudonyms=_pseudonyms(asked),
-        splits=tally.splits, categories=categories, licences=count_licences(pictures),
-        sensors=count_sensors(pictures), annotators=_annotators(tally.workers), tools=dict(sorted(tally.tools.items())),
-        findings=dict(sorted(Counter(finding.kind.code for finding in findings).items())), label_files=label_rows,
-        pictures=pictures,
+        splits=seen.splits, categories=categories, licences=count_licences(pictures),
+        sensors=count_sensors(pictures), annotators=_annotators(seen.workers, called),
+        tools=dict(sorted(seen.tools.items())), label_files=tuple(label_rows), pictures=pictures,
+        findings=dict(sorted(Counter(finding.kind.code for finding in findings).items())),
     )  # fmt: skip
 
 
@@ -115,8 +129,8 @@ def roots_of_set(dataset: Dataset) -> dict[str, str]:
     """The roots of pictures and labels of one set, as its own manifest would have them; from the cache where it can."""
     facts = file_facts([record.path for record in dataset])
     table = [Category(id=number, name=name) for number, name in dataset.categories.items()]
-    leaves = (leaf_hash(labels_leaf(record, one.sha256)).hex() for record, one in zip(dataset, facts))
-    rows = [PictureRow(name="", sha256=f.sha256, bytes=f.bytes, labels=leaf) for f, leaf in zip(facts, leaves)]
+    labels = (labels_digest(record) for record in dataset)
+    rows = [PictureRow(name="", sha256=f.sha256, bytes=f.bytes, labels=said) for f, said in zip(facts, labels)]
     roots = roots_of(rows, (), table)
     return {"pictures": roots.pictures, "labels": roots.labels}
 
@@ -157,7 +171,7 @@ def names_of(sets: Mapping[str, Dataset], base: Path) -> list[str]:
 
 
 def files_of(sets: Mapping[str, Dataset]) -> tuple[list[Path], list[Path]]:
-    """(pictures in the order of the sets, label files each once); of a picture with a folder of those, all in it."""
+    """(pictures in the order of the sets, label files each once)."""
     pictures: list[Path] = []
     labels: dict[Path, None] = {}
     for dataset in sets.values():
@@ -165,14 +179,19 @@ def files_of(sets: Mapping[str, Dataset]) -> tuple[list[Path], list[Path]]:
             labels[dataset.path] = None
         for record in dataset:
             pictures.append(record.path)
-            file = record.label_file
-            if file is None or file in labels:
-                continue
-            if file.is_dir():
-                labels |= dict.fromkeys(sorted(path for path in file.iterdir() if path.is_file()))
-            elif file.is_file():
-                labels[file] = None
+            _add_label_files(record, labels)
     return pictures, list(labels)
+
+
+def _add_label_files(record: Record, labels: dict[Path, None]) -> None:
+    """Of a picture that has a folder of them all that it holds."""
+    file = record.label_file
+    if file is None or file in labels:
+        return
+    if file.is_dir():
+        labels |= dict.fromkeys(sorted(path for path in file.iterdir() if path.is_file()))
+    elif file.is_file():
+        labels[file] = None
 
 
 def relative_name(base: str, path: str) -> str:
@@ -195,27 +214,41 @@ def _pseudonyms(asked: Asked) -> Literal["pictures root", "key", "none"]:
     return "none" if asked.names else "pictures root" if asked.key is None else "key"
 
 
-def _pictures(
-    split: str, dataset: Dataset, facts: Iterator[Facts], named: Callable[[str], str], asked: Asked, tally: _Tally
-) -> Iterator[PictureRow]:
-    """The rows of one set, which is counted on the way."""
+def _look(split: str, dataset: Dataset, seen: _Seen) -> None:
+    """Look at every record of a set."""
     objects: Counter[int] = Counter()
     shown: Counter[int] = Counter()
-    for record, one in zip(dataset, facts):
-        exif = one.exif or Exif()
-        located = asked.location and exif.latitude is not None and exif.longitude is not None
-        yield PictureRow(
-            name=named(os.fspath(record.path)), sha256=one.sha256, bytes=one.bytes,
-            split=None if split == ALL else split, labels=leaf_hash(labels_leaf(record, one.sha256)).hex(),
-            objects=len(record.annotations), licence=record.licence, source=record.source, group=record.group,
-            captured_at=exif.captured_at or record.captured_at, sensor=_sensor(record.sensor, exif, asked),
-            location=(exif.latitude, exif.longitude) if located else None,  # type: ignore[arg-type]
-            annotators=_count_work(record, tally),
-        )  # fmt: skip
-        objects.update(a.category_id for a in record.annotations)
-        shown.update({a.category_id for a in record.annotations} | set(record.labels))
+    if dataset.path.is_file():
+        seen.labels[dataset.path] = None
+    for record in dataset:
+        seen.pictures.append(record.path)
+        seen.abouts.append(record.sensor)
+        _add_label_files(record, seen.labels)
+        seen.rows.append({
+            "split": None if split == ALL else split, "labels": labels_digest(record),
+            "objects": len(record.annotations), "licence": record.licence, "source": record.source,
+            "group": record.group, "captured_at": record.captured_at, "annotators": _count_work(record, seen),
+        })  # fmt: skip
+        for a in record.annotations:
+            objects[a.category_id] += 1
+        for number in {*(a.category_id for a in record.annotations), *record.labels}:
+            shown[number] += 1
     categories = {i: Count(pictures=shown[i], objects=objects[i]) for i in sorted(shown)}
-    tally.splits[split] = SplitCount(pictures=len(dataset), objects=objects.total(), categories=categories)
+    seen.splits[split] = SplitCount(pictures=len(dataset), objects=objects.total(), categories=categories)
+
+
+def _picture(
+    row: dict[str, Any], facts: Facts, about: str | None, name: str, asked: Asked, called: Callable[[str], str]
+) -> PictureRow:
+    exif = facts.exif
+    if exif is not None:
+        row["captured_at"] = exif.captured_at or row["captured_at"]
+        if asked.location and exif.latitude is not None:
+            row["location"] = (exif.latitude, exif.longitude)
+    if exif is not None or about is not None:
+        row["sensor"] = _sensor(about, exif or Exif(), asked)
+    row["annotators"] = tuple(sorted(map(called, row["annotators"])))
+    return PictureRow(name=name, sha256=facts.sha256, bytes=facts.bytes, **row)
 
 
 def _sensor(about: str | None, exif: Exif, asked: Asked) -> Sensor | None:
@@ -227,28 +260,28 @@ def _sensor(about: str | None, exif: Exif, asked: Asked) -> Sensor | None:
     return None if sensor == Sensor() else sensor
 
 
-def _count_work(record: Record, tally: _Tally) -> tuple[str, ...]:
+def _count_work(record: Record, seen: _Seen) -> set[str]:
     """Who drew objects on a picture."""
     here: set[str] = set()
     for a in record.annotations:
         if a.tool is not None:
-            tally.tools[a.tool] += 1
+            seen.tools[a.tool] += 1
         if a.annotator is not None:
-            name = tally.called(a.annotator)
-            work = tally.workers.setdefault(name, _Work())
+            work = seen.workers.setdefault(a.annotator, _Work())
             work.objects += 1
             work.times += [a.time] if a.time else []
-            here.add(name)
+            here.add(a.annotator)
     for name in here:
-        tally.workers[name].pictures += 1
-    return tuple(sorted(here))
+        seen.workers[name].pictures += 1
+    return here
 
 
-def _annotators(workers: Mapping[str, _Work]) -> tuple[Annotator, ...]:
-    return tuple(
+def _annotators(workers: Mapping[str, _Work], called: Callable[[str], str]) -> tuple[Annotator, ...]:
+    rows = [
         Annotator(
-            id=name, objects=work.objects, pictures=work.pictures, first=min(work.times, default=None),
+            id=called(name), objects=work.objects, pictures=work.pictures, first=min(work.times, default=None),
             last=max(work.times, default=None),
         )
-        for name, work in sorted(workers.items())
-    )  # fmt: skip
+        for name, work in workers.items()
+    ]  # fmt: skip
+    return tuple(sorted(rows, key=lambda row: row.id))

@@ -9,7 +9,7 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -116,6 +116,12 @@ class Annotation:
             raise ValueError(f"mask of size {mask.size} on a picture of size {(height, width)}")
         return mask
 
+    def __getstate__(self) -> tuple[Any, ...]:
+        return tuple(vars(self).values())
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        vars(self).update(zip(_FIELDS_OF_ANNOTATION, state))
+
 
 @dataclass(frozen=True)
 class Record:
@@ -150,6 +156,18 @@ class Record:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.path.name)
+
+    # Values alone, and the path as a text: half the bytes of what pickle would write, and half the time to read them.
+    def __getstate__(self) -> tuple[Any, ...]:
+        return tuple((vars(self) | {"path": str(self.path)}).values())
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        vars(self).update(zip(_FIELDS_OF_RECORD, state))
+        vars(self)["path"] = Path(vars(self)["path"])
+
+
+_FIELDS_OF_ANNOTATION = tuple(field.name for field in fields(Annotation))
+_FIELDS_OF_RECORD = tuple(field.name for field in fields(Record))
 
 
 @dataclass(frozen=True)

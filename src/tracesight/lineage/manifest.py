@@ -21,6 +21,7 @@ from tracesight.lineage import merkle
 
 FORMAT = "tracesight manifest"
 VERSION = 1
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 ALL = "all"  # how the counts of data that is not divided are called
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -51,8 +52,8 @@ class Sensor(_Row):
 class PictureRow(FileRow):
     """A picture file and what is known of it.
 
-    labels: the hash of the leaf that stands for its labels. annotators: pseudonyms, unless names were asked for.
-    location: latitude and longitude in degrees, only where asked for.
+    labels: the digest of what its labels say. annotators: pseudonyms, unless names were asked for. location: latitude
+    and longitude in degrees, only where asked for.
     """
 
     split: str | None = None
@@ -181,14 +182,19 @@ def is_manifest(path: Path) -> bool:
 
 def roots_of(pictures: Iterable[PictureRow], label_files: Iterable[FileRow], categories: Iterable[Category]) -> Roots:
     """The four roots. Neither the order of rows nor names of files have a say in them."""
-    pictures = list(pictures)
-    table = canonical(["categories", [[row.id, row.name] for row in sorted(categories, key=lambda row: row.id)]])
+    pictures, leaf = list(pictures), merkle.leaf_hash
+    table = canonical(["categories", [[row.id, row.name] for row in sorted(categories, key=lambda r: (r.id, r.name))]])
+    splits = {split: canonical([split]).removesuffix(b"]") for split in {row.split for row in pictures}}
     return Roots(
-        pictures=merkle.root(map(picture_leaf, (row.sha256 for row in pictures))),
-        labels=merkle.root([merkle.leaf_hash(table), *(bytes.fromhex(row.labels) for row in pictures)]),
-        split=merkle.root(merkle.leaf_hash(canonical([row.split, row.sha256])) for row in pictures),
-        label_files=merkle.root(map(picture_leaf, (row.sha256 for row in label_files))),
+        pictures=merkle.root(picture_leaf(row.sha256) for row in pictures),
+        labels=merkle.root([leaf(table), *(leaf(b'["%b","%b"]' % _pair(row)) for row in pictures)]),
+        split=merkle.root(leaf(b'%b,"%b"]' % (splits[row.split], row.sha256.encode())) for row in pictures),
+        label_files=merkle.root(picture_leaf(row.sha256) for row in label_files),
     )
+
+
+def _pair(row: PictureRow) -> tuple[bytes, bytes]:
+    return row.sha256.encode(), row.labels.encode()
 
 
 def picture_leaf(sha256: str) -> bytes:
@@ -206,7 +212,7 @@ def prove_picture(manifest: Manifest, sha256: str) -> merkle.Proof:
 
 def canonical(value: Any) -> bytes:
     """The one way to write lists, texts, whole numbers and null: JSON without spaces, in UTF-8 (RFC 8785 of those)."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
 
 
 def count_licences(pictures: Iterable[PictureRow]) -> dict[str, int]:
