@@ -119,8 +119,8 @@ class Annotation:
     def __getstate__(self) -> tuple[Any, ...]:
         return tuple(vars(self).values())
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        vars(self).update(zip(_FIELDS_OF_ANNOTATION, state))
+    def __setstate__(self, state: tuple[Any, ...] | dict[str, Any]) -> None:
+        vars(self).update(state if isinstance(state, dict) else zip(_FIELDS_OF_ANNOTATION, state))
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class Record:
     def __getstate__(self) -> tuple[Any, ...]:
         return tuple((vars(self) | {"path": str(self.path)}).values())
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        vars(self).update(zip(_FIELDS_OF_RECORD, state))
+    def __setstate__(self, state: tuple[Any, ...] | dict[str, Any]) -> None:  # a dict as pickle would write it
+        vars(self).update(state if isinstance(state, dict) else zip(_FIELDS_OF_RECORD, state))
         vars(self)["path"] = Path(vars(self)["path"])
 
 
