@@ -38,7 +38,7 @@ def evaluate(
     with joined(device) as (ranks, place):
         model = load(bundle)
         dataset = _dataset(model, data, split, format)
-        of_first(ranks, lambda: check_pictures(dataset))
+        of_first(ranks, lambda: check_pictures(dataset, channels=model.in_channels))
         with progress("evaluate", len(dataset), quiet=not ranks.first) as advance:
             results = results_of_all(model, dataset, ranks, lambda _: advance(), device=place, precision=precision)
         of_first(ranks, lambda: _score(model, dataset, results or [], out, as_json))

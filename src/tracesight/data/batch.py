@@ -1,6 +1,7 @@
 """Samples into tensors of few, fixed shapes.
 
-Letters: N pictures; H, W padded height and width; M objects a picture, padded; P mask pixels of the batch, padded.
+Letters: N pictures; C channels; H, W padded height and width; M objects a picture, padded; P mask pixels of the batch,
+padded.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _COUNTS = (32, 128, 512, 2048)
 class Batch(NamedTuple):
     """Pictures for a network.
 
-    images: (N, 3, H, W) float32 RGB in 0–1, channels last in memory; H and W are multiples of 32, what is beyond a
-        picture is 0. sizes: (N, 2) int64, (height, width) of the real picture inside. keys: (N, 2) int64, (seed, draw
-        number), to which every random number of the step belongs.
+    images: (N, C, H, W) float32, RGB or other channels, in 0–1, channels last in memory; H and W are multiples of 32,
+        what is beyond a picture is 0. sizes: (N, 2) int64, (height, width) of the real picture inside. keys: (N, 2)
+        int64, (seed, draw number), to which every random number of the step belongs.
     """
 
     images: Tensor
@@ -87,7 +88,7 @@ def collate(
 
 
 def predict_batch(images: Sequence[np.ndarray], image_size: int, max_size: int | None = None) -> Batch:
-    """Pictures (H, W, 3) uint8 of any sizes, each resized as `eval_transform` does; the keys are 0."""
+    """Pictures (H, W, C), uint8 or float32 in 0–1, of any size, each resized as `eval_transform` does; keys are 0."""
     resized = []
     for image in images:
         height, width = image.shape[:2]
@@ -100,13 +101,15 @@ def _batch(images: Sequence[np.ndarray], keys: Sequence[tuple[int, int]] | np.nd
 
     sizes = np.array([image.shape[:2] for image in images], np.int64)
     height, width = (-(-int(side) // STRIDE) * STRIDE for side in sizes.max(axis=0))
-    pixels = np.zeros((len(images), height, width, 3), np.float32)
+    channels = images[0].shape[2]
+    pixels = np.zeros((len(images), height, width, channels), np.float32)
     for image, place in zip(images, pixels):
         h, w = image.shape[:2]
         unit = np.float32(255 if image.dtype == np.uint8 else 1)
-        for channel in range(3):  # by channel: numpy's inner loop would be three pixels long where a picture is flipped
+        # By channel: numpy's inner loop would be as long as a pixel where a picture is flipped.
+        for channel in range(channels):
             np.divide(image[..., channel], unit, out=place[:h, :w, channel])
-    # (N, H, W, 3) seen as (N, 3, H, W) is what torch calls channels last: nothing is copied.
+    # (N, H, W, C) seen as (N, C, H, W) is what torch calls channels last: nothing is copied.
     planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     return Batch(planes, torch.from_numpy(sizes), torch.from_numpy(np.array(keys, np.int64).reshape(-1, 2)))
 

@@ -17,14 +17,17 @@ _HUE = math.pi / 4  # the largest turn at strength 1
 
 
 def jitter(image: np.ndarray, draws: Sequence[float] | np.ndarray, strength: float) -> np.ndarray:
-    """Change brightness, contrast, saturation and hue of an (H, W, 3) float32 picture in 0–1.
+    """Change brightness, contrast, saturation and hue of an (H, W, C) float32 picture in 0–1.
 
     draws: four uniform numbers in [0, 1). strength s: the three factors are uniform in [max(0, 1 - s), 1 + s], the turn
     of the hue in ±45° × s. Contrast is about the picture's mean grey, saturation about each pixel's own. The result is
-    clipped to 0–1 once, at the end.
+    clipped to 0–1 once, at the end. Where C is not 3 there are no colours: brightness and contrast alone are changed,
+    by one factor for all channels, contrast about each channel's own mean.
     """
     low, spread = max(0.0, 1.0 - strength), 1.0 + strength - max(0.0, 1.0 - strength)
     brightness, contrast, saturation = (low + spread * float(u) for u in draws[:3])
+    if image.shape[2] != 3:
+        return _lit(image, brightness, contrast)
     angle = (2.0 * float(draws[3]) - 1.0) * _HUE * strength
     turn = np.eye(3)
     turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
@@ -44,6 +47,16 @@ def light(image: np.ndarray, shifts: Sequence[float] | np.ndarray) -> np.ndarray
     """
     shift = _DIRECTIONS @ (_SPREADS * np.asarray(shifts, np.float64))
     return np.clip(image + shift.astype(np.float32), 0.0, 1.0)
+
+
+def _lit(image: np.ndarray, brightness: float, contrast: float) -> np.ndarray:
+    """Brightness and contrast of each channel by itself, clipped."""
+    out = np.empty(image.shape, np.float32)
+    for channel in range(image.shape[2]):
+        plane = image[..., channel]
+        shift = np.float32((1.0 - contrast) * brightness * float(plane.mean()))
+        np.clip(plane * np.float32(brightness * contrast) + shift, 0.0, 1.0, out=out[..., channel])
+    return out
 
 
 def _affine(planes: np.ndarray, matrix: np.ndarray, shift: np.float32) -> np.ndarray:

@@ -34,6 +34,7 @@ def training_batches(
     transform: Transform,
     workers: int = 0,
     with_masks: bool = True,
+    channels: int = 3,
     weights: np.ndarray | None = None,
     rank: int = 0,
     ranks: int = 1,
@@ -47,6 +48,7 @@ def training_batches(
 
     Args:
         batch_size: of the whole step, over all ranks.
+        channels: of the pictures, as in `open_picture`.
         weights: (n,) how often each picture is drawn per epoch, on average, as `sampling.picture_weights` gives them;
             None: once.
         rank, ranks: this is the part of rank `rank` (from 0) of `ranks`: positions [rank × batch_size / ranks,
@@ -66,7 +68,8 @@ def training_batches(
     if weights is not None and weights.shape != (len(dataset),):
         raise ValueError(f"weights of shape {weights.shape} for {len(dataset)} pictures")
     part = batch_size // ranks
-    job = _Job(dataset, batch_size, transform, with_masks, seed, weights, range(rank * part, (rank + 1) * part))
+    mine = range(rank * part, (rank + 1) * part)
+    job = _Job(dataset, batch_size, transform, with_masks, channels, seed, weights, mine)
     return _run(job, range(start_step, start_step + steps), workers, say)
 
 
@@ -77,13 +80,14 @@ def validation_batches(
     transform: Transform,
     workers: int = 0,
     with_masks: bool = True,
+    channels: int = 3,
     say: Callable[[str], None] | None = None,
 ) -> Generator[Loaded, None, None]:
     """Every picture once, in the dataset's order; the last batch may be smaller. keys: (0, index).
 
-    Workers, say and errors are those of `training_batches`.
+    Channels, workers, say and errors are those of `training_batches`.
     """
-    job = _Job(dataset, batch_size, transform, with_masks, None, None, range(batch_size))
+    job = _Job(dataset, batch_size, transform, with_masks, channels, None, None, range(batch_size))
     return _run(job, range(-(-len(dataset) // batch_size)), workers, say)
 
 
@@ -98,6 +102,7 @@ class _Job:
     batch_size: int
     transform: Transform
     with_masks: bool
+    channels: int
     seed: int | None
     weights: np.ndarray | None
     part: range
@@ -140,7 +145,7 @@ class _Job:
         samples, sizes = [], []
         for draw, index in draws:
             record = self.dataset[index]
-            sample = load_sample(record, self.labels, self.with_masks)
+            sample = load_sample(record, self.labels, self.with_masks, self.channels)
             try:
                 samples.append(self.transform(sample, generator(seed, draw, "augment")))
             except ValueError as error:

@@ -30,7 +30,7 @@ class Undecoded:
 class Sample:
     """A picture and its objects.
 
-    image: (H, W, 3) RGB, uint8, or float32 in 0–1.
+    image: (H, W, C), RGB or other channels, uint8, or float32 in 0–1.
     boxes: (n, 4) float32 (x1, y1, x2, y2), in pixels of `image`.
     labels: (n,) int64, 1 to C.
     crowd: (n,) bool, regions to ignore. They have no crop: (0, 0).
@@ -62,13 +62,13 @@ class Sample:
         )  # fmt: skip
 
 
-def load_sample(record: Record, labels: Mapping[int, int], with_masks: bool = True) -> Sample:
+def load_sample(record: Record, labels: Mapping[int, int], with_masks: bool = True, channels: int = 3) -> Sample:
     """The picture and objects of a record; masks stay undecoded.
 
-    labels: detector label by category id, as `Dataset.labels`. Raises UserError: the picture cannot be read, or is not
-    of the size its labels say.
+    labels: detector label by category id, as `Dataset.labels`. channels: as in `open_picture`. Raises UserError: the
+    picture cannot be read, has other channels, or is not of the size its labels say.
     """
-    image = open_picture(record.path)
+    image = open_picture(record.path, channels)
     problem = size_problem(record, *image.shape[:2])
     if problem is not None:
         raise UserError(problem)

@@ -41,7 +41,7 @@ def resized_size(height: int, width: int, image_size: float, max_size: float | N
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8, or float32 in 0–1, to (*size, 3) float32 in 0–1: bilinear, without antialiasing.
+    """(H, W, C) uint8, or float32 in 0–1, to (*size, C) float32 in 0–1: bilinear, without antialiasing.
 
     Equal to torch's `F.interpolate(mode="bilinear", align_corners=False)` but for rounding. That function itself gives
     other last bits with another number of threads, so with another number of workers.
@@ -62,7 +62,7 @@ def resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> n
     first, last = before[0], after[-1] + 1
     source, down, across = image[:, first:last], down[:, None, None], across[None, :, None]
     before, after = before - first, after - first
-    pixels = np.empty((height, width, 3), np.float32)
+    pixels = np.empty((height, width, image.shape[2]), np.float32)
     for start in range(0, height, _BLOCK):
         rows = slice(start, start + _BLOCK)
         lines = _between(source[above[rows]], source[below[rows]], down[rows])

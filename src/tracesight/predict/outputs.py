@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
 from tracesight.bundle import UNUSED, Bundle
+from tracesight.data.channels import as_rgb
+from tracesight.data.pictures import open_picture
 from tracesight.errors import UserError
 from tracesight.predict.scenes import Failure, scenes
 from tracesight.scene import Scene, write_csv
@@ -107,7 +110,7 @@ def write(
                 if isinstance(item, Failure):
                     failures.append(item)
                 else:
-                    _write_one(bundle, item, out, name)
+                    _write_one(bundle, item, path, out, name)
                     objects += len(item.objects)
                     size = {"width": item.picture.width, "height": item.picture.height}
                     images.append({"id": ids[name], "file_name": path.as_posix(), "name": name, **size})
@@ -123,11 +126,12 @@ def write(
     return Written(out, len(pictures), objects, tuple(failures))
 
 
-def _write_one(bundle: Bundle, scene: Scene, out: Path, name: str) -> None:
+def _write_one(bundle: Bundle, scene: Scene, path: Path, out: Path, name: str) -> None:
     for folder in ("scenes", "overlays"):
         (out / folder / name).parent.mkdir(parents=True, exist_ok=True)
     scene.save(out / "scenes" / f"{name}.json")
-    scene.draw(threshold=bundle.threshold).save(out / "overlays" / f"{name}.png")
+    picture = Image.fromarray(as_rgb(open_picture(path, bundle.in_channels)))
+    scene.draw(picture, threshold=bundle.threshold).save(out / "overlays" / f"{name}.png")
 
 
 @contextmanager

@@ -120,7 +120,7 @@ class _Call:
 @dataclass(frozen=True)
 class _Read:
     path: Path
-    pixels: np.ndarray  # (H, W, 3) uint8
+    pixels: np.ndarray  # (H, W, C) uint8, or float32 in 0–1
     sha256: str
 
 
@@ -139,20 +139,20 @@ def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
 
 def _stream(call: _Call, pictures: Iterable[str | Path], batch_size: int) -> Iterator[Scene | Failure]:
     call.bundle.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    remaining = iter(pictures)
+    remaining, channels = iter(pictures), call.bundle.in_channels
     with ThreadPoolExecutor(min(4, batch_size)) as readers:
         # While one window of pictures is being worked on, the next one is read.
-        window = [readers.submit(_read, path) for path in islice(remaining, batch_size)]
+        window = [readers.submit(_read, path, channels) for path in islice(remaining, batch_size)]
         while window:
-            following = [readers.submit(_read, path) for path in islice(remaining, batch_size)]
+            following = [readers.submit(_read, path, channels) for path in islice(remaining, batch_size)]
             yield from _window(call, [reading.result() for reading in window])
             window = following
 
 
-def _read(path: str | Path) -> _Read | Failure:
+def _read(path: str | Path, channels: int) -> _Read | Failure:
     path = Path(path)
     try:
-        return _Read(path, open_picture(path), file_digest(path))
+        return _Read(path, open_picture(path, channels), file_digest(path))
     except UserError as error:
         return Failure(path, str(error))
 

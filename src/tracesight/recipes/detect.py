@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from tracesight.data.batch import Loaded
 from tracesight.data.loader import training_batches
 from tracesight.data.record import Dataset
 from tracesight.data.sampling import epoch_length, picture_weights
+from tracesight.data.statistics import channel_spread
 from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
@@ -33,7 +35,7 @@ from tracesight.training.board import open_board, require_tensorboard
 from tracesight.training.checkpoint import NOTHING, load_newest
 from tracesight.training.folder import check_run_folder, compare_identity, write_config, write_metrics
 from tracesight.training.history import History
-from tracesight.training.initial import build_detector, detector_args
+from tracesight.training.initial import build_detector, detector_args, widened
 from tracesight.training.lock import held
 from tracesight.training.optim import build_optimiser
 from tracesight.training.precision import autocast, autocast_dtype, describe, repeatable
@@ -56,6 +58,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     model: str = "mask_rcnn_resnet50_fpn"
     model_args: dict[str, Any] = {}  # the builder's own: norm, fpn_channels, anchor_sizes, …
     max_objects: int = Field(100, ge=1)  # most objects found in a picture
+    in_channels: int = Field(3, ge=1)  # of a picture; 3: RGB of 8 bits, whatever the file holds
     seed: int = Field(0, ge=0)
 
     epochs: int = Field(12, ge=1)
@@ -112,6 +115,8 @@ class Config(BaseModel, extra="forbid", frozen=True):
     def _no_limit(cls, args: dict[str, Any]) -> dict[str, Any]:
         if "max_objects" in (args.get("roi") or {}):
             raise ValueError("the most objects of a picture are set by max_objects")
+        if "in_channels" in args:
+            raise ValueError("the channels of a picture are set by in_channels")
         return args
 
 
@@ -166,15 +171,19 @@ def train(
         if config.tensorboard:
             require_tensorboard()
         begun = load(init) if init is not None else None
-        config = config.model_copy(update={"model_args": detector_args(config.model, config.model_args, begun)})
+        args = detector_args(config.model, config.model_args, begun, config.in_channels)
+        config, note = config.model_copy(update={"model_args": args}), widened(begun, config.in_channels)
         finished = of_first(ranks, lambda: check_run_folder(out, config, resume=resume, allow=beside))
         if finished is not None:
             display.say(f"the run in {out} is finished: nothing to do")
             return finished
-        masks = config.model.startswith("mask_")
+        masks, channels = config.model.startswith("mask_"), config.in_channels
         splits = read_labelled(
-            data, config.seed, masks=masks, display=display, ranks=ranks, format=format, allow=allow
+            data, config.seed, masks=masks, channels=channels, display=display, ranks=ranks, format=format, allow=allow
         )  # fmt: skip
+        if note:
+            display.say(f"note: {note}")
+            splits = replace(splits, notes=(*splits.notes, note))
         run = start(config, splits, begun, device, ranks, stop)
         with open_run(run, config, out, resume, display) as history:
             return learn(run, config, splits, history, out, display)
@@ -222,13 +231,18 @@ def learn(
 
 def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.device, ranks: Ranks, stop: Stop) -> Run:
     """The run before its first step. Raises UserError for a model that cannot be built or filled."""
+    args = config.model_args
+    if config.in_channels != 3 and "pixels" not in args:
+        spread = of_first(ranks, lambda: channel_spread(splits.train, config.in_channels, config.seed))
+        args = {**args, "pixels": spread}
     model = build_detector(
         config.model,
-        config.model_args,
+        args,
         categories=splits.train.categories,
         max_objects=config.max_objects,
         seed=config.seed,
         begun=begun,
+        in_channels=config.in_channels,
     )
     numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
     weights = picture_weights(splits.train, config.sampling, config.repeat_threshold)
@@ -330,6 +344,7 @@ def batches_of(
         transform=transform,
         workers=config.workers,
         with_masks=config.model.startswith("mask_"),
+        channels=config.in_channels,
         weights=weights,
         rank=ranks.rank,
         ranks=ranks.count,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from tracesight.data.channels import as_rgb
 from tracesight.data.pictures import open_picture
 from tracesight.report.mistakes import Box, Mistake
 from tracesight.scene.draw import draw_objects, side_by_side
@@ -60,9 +61,16 @@ def result_objects(results: Sequence[Result], categories: Mapping[int, str], thr
 
 
 def samples(
-    dataset: Dataset, results_by_picture: Mapping[int, Sequence[Result]], threshold: float, count: int
+    dataset: Dataset,
+    results_by_picture: Mapping[int, Sequence[Result]],
+    threshold: float,
+    count: int,
+    channels: int = 3,
 ) -> list[Shot]:
-    """Truth beside prediction for `count` pictures, spread evenly over those with objects, in the data's order."""
+    """Truth beside prediction for `count` pictures, spread evenly over those with objects, in the data's order.
+
+    channels: of the pictures, as in `open_picture`; they are shown by `channels.as_rgb`.
+    """
     indices = [i for i, record in enumerate(dataset) if record.annotations] or list(range(len(dataset)))
     chosen = [indices[k * len(indices) // count] for k in range(count)] if count < len(indices) else indices
     shots = []
@@ -72,14 +80,19 @@ def samples(
         shown = result_objects(results_by_picture.get(record.id, ()), dataset.categories, threshold)
         whole = (0.0, 0.0, float(record.width), float(record.height))
         caption = f"{Path(record.path).name}: {_count(len(truth))} labelled, {len(shown)} predicted"
-        shots.append(Shot(beside(open_picture(record.path), truth, shown, whole, SIDE), caption))
+        picture = as_rgb(open_picture(record.path, channels))
+        shots.append(Shot(beside(picture, truth, shown, whole, SIDE), caption))
     return shots
 
 
 def close_looks(
-    mistakes: Sequence[Mistake], dataset: Dataset, results_by_picture: Mapping[int, Sequence[Result]], threshold: float
+    mistakes: Sequence[Mistake],
+    dataset: Dataset,
+    results_by_picture: Mapping[int, Sequence[Result]],
+    threshold: float,
+    channels: int = 3,
 ) -> list[Shot]:
-    """Truth beside prediction around each mistake, framed."""
+    """Truth beside prediction around each mistake, framed. channels: as in `samples`."""
     records = {record.id: record for record in dataset}
     shots = []
     for mistake in mistakes:
@@ -87,7 +100,8 @@ def close_looks(
         truth = truth_objects(record, dataset.categories)
         shown = result_objects(results_by_picture.get(record.id, ()), dataset.categories, threshold)
         window = _around(mistake.box, record.width, record.height)
-        image = beside(open_picture(record.path), truth, shown, window, CLOSE, frame=mistake.box)
+        picture = as_rgb(open_picture(record.path, channels))
+        image = beside(picture, truth, shown, window, CLOSE, frame=mistake.box)
         shots.append(Shot(image, f"{mistake.sentence} ({Path(record.path).name})", mistake.kind))
     return shots
 

@@ -105,6 +105,6 @@ def _galleries(
     results: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in validation.results:
         results[result["image_id"]].append(result)
-    drawn = samples(val, results, bundle.threshold, count) if count else []
+    drawn = samples(val, results, bundle.threshold, count, bundle.in_channels) if count else []
     mistakes = worst(results, val, bundle.threshold, MISTAKES)
-    return drawn, close_looks(mistakes, val, results, bundle.threshold)
+    return drawn, close_looks(mistakes, val, results, bundle.threshold, bundle.in_channels)

@@ -13,12 +13,15 @@ from tracesight.models.build import build
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
 
+_FIRST = "backbone.body.conv1.weight"
 # The layers whose rows are categories.
 _PER_CATEGORY = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
 
-def detector_args(name: str, args: dict[str, Any], begun: Bundle | None) -> dict[str, Any]:
+def detector_args(name: str, args: dict[str, Any], begun: Bundle | None, in_channels: int = 3) -> dict[str, Any]:
     """The builder's arguments for a detector: `args`, completed from the bundle that it begins from.
+
+    Mean and deviation of the bundle's channels are taken over with their number, not from one number to another.
 
     Raises:
         UserError: frozen norms without a bundle, whose statistics would be those of random weights.
@@ -30,14 +33,42 @@ def detector_args(name: str, args: dict[str, Any], begun: Bundle | None) -> dict
             )
         return {"norm": "group", **args}
     if begun.spec["name"] == name:
-        return {**begun.spec["args"], **args}
+        other = ("in_channels",) if begun.in_channels == in_channels else ("in_channels", "pixels")
+        return {**{key: value for key, value in begun.spec["args"].items() if key not in other}, **args}
     return args
 
 
+def widened(begun: Bundle | None, in_channels: int) -> str | None:
+    """A sentence for the report where the bundle's first convolution takes another number of channels; else None.
+
+    Raises:
+        UserError: the bundle is not of RGB either, so there is no mean of colours to begin from.
+    """
+    if begun is None or begun.in_channels == in_channels:
+        return None
+    if begun.in_channels != 3:
+        raise UserError(
+            f"--init: the bundle takes {begun.in_channels} channels; train with in_channels={begun.in_channels}"
+        )
+    return (
+        f"the first convolution was of RGB: each of its {in_channels} channels begins as the mean of the three, "
+        f"times 3/{in_channels}"
+    )
+
+
 def build_detector(
-    name: str, args: dict[str, Any], *, categories: dict[int, str], max_objects: int, seed: int, begun: Bundle | None
+    name: str,
+    args: dict[str, Any],
+    *,
+    categories: dict[int, str],
+    max_objects: int,
+    seed: int,
+    begun: Bundle | None,
+    in_channels: int = 3,
 ) -> nn.Module:
     """A detector for `categories`, its random weights drawn from `seed`, then filled from `begun` where that is given.
+
+    A first convolution of RGB becomes one of `in_channels` as `widened` says, so that grey light gives what it gave.
 
     Raises:
         UserError: no such model or argument, or a bundle that does not fit.
@@ -46,6 +77,8 @@ def build_detector(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings = {**args, "roi": {**(args.get("roi") or {}), "max_objects": max_objects}}
+        if in_channels != 3:
+            settings["in_channels"] = in_channels
         model = build(name, len(categories) + 1, conventions, **settings)
     if begun is not None:
         _fill(model, begun, categories)
@@ -76,6 +109,9 @@ def _fill(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
             continue
         if name not in source:
             raise UserError(f"--init: the bundle ({begun.spec['name']}) has no {name}; choose the same model=")
+        if name == _FIRST and source[name].shape[1] == 3 != tensor.shape[1]:
+            mean = source[name].mean(dim=1, keepdim=True) * (3 / tensor.shape[1])
+            source[name] = mean.expand(-1, tensor.shape[1], -1, -1)
         if source[name].shape != tensor.shape:
             raise UserError(
                 f"--init: {name} is {tuple(source[name].shape)} in the bundle and {tuple(tensor.shape)} in the model; "

@@ -58,6 +58,7 @@ def read_labelled(
     seed: int,
     *,
     masks: bool,
+    channels: int,
     display: Display,
     ranks: Ranks = ALONE,
     format: str | None = None,
@@ -69,6 +70,7 @@ def read_labelled(
         data: a folder, a label file, or {"train": …, "val": …}.
         seed: of the split that is made where there is no val.
         masks: every object needs a mask.
+        channels: of every picture, as in `open_picture`.
         display: is told every note.
         ranks: all of them read the labels, the first one checks.
         format: how the data is labelled; None: recognised.
@@ -82,13 +84,13 @@ def read_labelled(
     splits = Splits(train, val, tuple(dict.fromkeys(notes)))
     for note in splits.notes:
         display.say(f"note: {note}")
-    of_first(ranks, lambda: _check(splits, masks, display))
+    of_first(ranks, lambda: _check(splits, masks, channels, display))
     return splits
 
 
-def _check(splits: Splits, masks: bool, display: Display) -> None:
+def _check(splits: Splits, masks: bool, channels: int, display: Display) -> None:
     for name, dataset in splits.named.items():
         if masks:
             check_masks(dataset)
         with display.job(f"check {name}", len(dataset)) as job:
-            check_pictures(dataset, lambda done, _, job=job: job.advance())
+            check_pictures(dataset, lambda done, _, job=job: job.advance(), channels)

@@ -42,6 +42,8 @@ class Keys(Protocol):
     @property
     def max_size(self) -> int | None: ...
     @property
+    def in_channels(self) -> int: ...
+    @property
     def batch_size(self) -> int: ...
     @property
     def val_loss_pictures(self) -> int: ...
@@ -149,6 +151,7 @@ def validation_loss(keys: Keys, val: Dataset, losses_of: LossesOf, device: torch
         batch_size=keys.batch_size,
         transform=partial(eval_transform, image_size=keys.image_size, max_size=keys.max_size),
         with_masks=keys.model.startswith("mask_"),
+        channels=keys.in_channels,
     )
     return sum(mean_losses(losses_of, batches, device).values())
 

@@ -11,15 +11,18 @@ from tracesight.data.record import Dataset, Record
 from tracesight.errors import UserError
 
 
-def check_pictures(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> None:
+def check_pictures(
+    dataset: Dataset, progress: Callable[[int, int], None] | None = None, channels: int | None = 3
+) -> None:
     """Decode every picture in full, so that no truncated one is met in the middle of a training.
 
     progress: called with (pictures done, pictures). Decoders work outside Python's lock, so threads use all cores.
+    channels: that each must have, as in `open_picture`.
     Raises UserError: the first culprit in the dataset's order, and how many more there are.
     """
     total, problems = len(dataset), []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        findings = pool.map(lambda index: _problem(dataset[index]), range(total))
+        findings = pool.map(lambda index: _problem(dataset[index], channels), range(total))
         for done, finding in enumerate(findings, start=1):
             if finding is not None:
                 problems.append(finding)
@@ -38,9 +41,9 @@ def size_problem(record: Record, height: int, width: int) -> str | None:
     return f"{record.path}: the picture is {real} pixels when upright, its labels say {said}; correct the labels"
 
 
-def _problem(record: Record) -> str | None:
+def _problem(record: Record, channels: int | None) -> str | None:
     try:
-        height, width = open_picture(record.path).shape[:2]
+        height, width = open_picture(record.path, channels).shape[:2]
     except UserError as error:
         return str(error)
     return size_problem(record, height, width)
