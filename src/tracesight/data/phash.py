@@ -75,7 +75,7 @@ def near_pairs(hashes: Sequence[str | None], limit: int = NEAR) -> list[tuple[in
 
 def _hash_of_file(path: Path) -> str | None:
     try:
-        return perceptual_hash(open_picture(path))
+        return perceptual_hash(open_picture(path, None))
     except UserError:
         return None
 

@@ -24,7 +24,6 @@ from tracesight.data.batch import Loaded
 from tracesight.data.loader import training_batches
 from tracesight.data.record import Dataset
 from tracesight.data.sampling import epoch_length, picture_weights
-from tracesight.data.statistics import channel_spread
 from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
@@ -35,7 +34,7 @@ from tracesight.training.board import open_board, require_tensorboard
 from tracesight.training.checkpoint import NOTHING, load_newest
 from tracesight.training.folder import check_run_folder, compare_identity, write_config, write_metrics
 from tracesight.training.history import History
-from tracesight.training.initial import build_detector, detector_args, widened
+from tracesight.training.initial import build_detector, channel_args, detector_args, widened
 from tracesight.training.lock import held
 from tracesight.training.optim import build_optimiser
 from tracesight.training.precision import autocast, autocast_dtype, describe, repeatable
@@ -231,10 +230,7 @@ def learn(
 
 def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.device, ranks: Ranks, stop: Stop) -> Run:
     """The run before its first step. Raises UserError for a model that cannot be built or filled."""
-    args = config.model_args
-    if config.in_channels != 3 and "pixels" not in args:
-        spread = of_first(ranks, lambda: channel_spread(splits.train, config.in_channels, config.seed))
-        args = {**args, "pixels": spread}
+    args = of_first(ranks, lambda: channel_args(config.model_args, config.in_channels, splits.train, config.seed))
     model = build_detector(
         config.model,
         args,
@@ -242,7 +238,6 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
         max_objects=config.max_objects,
         seed=config.seed,
         begun=begun,
-        in_channels=config.in_channels,
     )
     numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
     weights = picture_weights(splits.train, config.sampling, config.repeat_threshold)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from tracesight.data.record import Dataset
+from tracesight.data.statistics import channel_spread
 from tracesight.errors import UserError
 from tracesight.models.build import build
 
@@ -38,6 +40,17 @@ def detector_args(name: str, args: dict[str, Any], begun: Bundle | None, in_chan
     return args
 
 
+def channel_args(args: dict[str, Any], in_channels: int, train: Dataset, seed: int) -> dict[str, Any]:
+    """`args` with the number of channels, and mean and deviation of each in `train`; as they are for RGB.
+
+    Mean and deviation that are among them already, in "pixels", are kept.
+    """
+    if in_channels == 3:
+        return args
+    pixels = args.get("pixels") or channel_spread(train, in_channels, seed)
+    return {**args, "in_channels": in_channels, "pixels": pixels}
+
+
 def widened(begun: Bundle | None, in_channels: int) -> str | None:
     """A sentence for the report where the bundle's first convolution takes another number of channels; else None.
 
@@ -64,11 +77,10 @@ def build_detector(
     max_objects: int,
     seed: int,
     begun: Bundle | None,
-    in_channels: int = 3,
 ) -> nn.Module:
     """A detector for `categories`, its random weights drawn from `seed`, then filled from `begun` where that is given.
 
-    A first convolution of RGB becomes one of `in_channels` as `widened` says, so that grey light gives what it gave.
+    A first convolution of RGB becomes one of other channels as `widened` says, so that grey light gives what it gave.
 
     Raises:
         UserError: no such model or argument, or a bundle that does not fit.
@@ -77,8 +89,6 @@ def build_detector(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         settings = {**args, "roi": {**(args.get("roi") or {}), "max_objects": max_objects}}
-        if in_channels != 3:
-            settings["in_channels"] = in_channels
         model = build(name, len(categories) + 1, conventions, **settings)
     if begun is not None:
         _fill(model, begun, categories)
