@@ -222,15 +222,18 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
 def test_decompression_bombs_are_refused_from_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = flat_png(tmp_path / "bomb.png", 30_000)
     assert bomb.stat().st_size < 120_000
-    for path in (bomb, png(tmp_path / "claim.png", None, size=(60_000, 60_000))):
+    for path, pixels in (
+        (bomb, 900_000_000),
+        (png(tmp_path / "claim.png", None, size=(60_000, 60_000)), 3_600_000_000),
+    ):
         for function in (open_picture, picture_size):
             began = time.monotonic()
-            with pytest.raises(UserError, match=rf"{path.name}: too many pixels, and more than 178956970 could"):
+            with pytest.raises(UserError, match=rf"{path.name}: {pixels} pixels, .* TRACESIGHT_MAX_PIXELS={pixels}"):
                 function(path)
             assert time.monotonic() - began < 1
     small = saved(Image.fromarray(RGB), tmp_path / "small.png")
     monkeypatch.setenv("TRACESIGHT_MAX_PIXELS", "239")
-    with pytest.raises(UserError, match=r"small\.png: 20 × 12 pixels, .*TRACESIGHT_MAX_PIXELS=240"):
+    with pytest.raises(UserError, match=r"small\.png: 240 pixels, .*TRACESIGHT_MAX_PIXELS=240"):
         open_picture(small)
     monkeypatch.setenv("TRACESIGHT_MAX_PIXELS", "240")
     assert open_picture(small).shape == (12, 20, 3)
@@ -244,7 +247,7 @@ def test_the_limit_can_be_raised(tmp_path: Path) -> None:
     """In a process of its own: Pillow's limit is one for the whole process."""
     bomb = flat_png(tmp_path / "bomb.png", 14_000)
     code = f"from tracesight.data.pictures import picture_size; print(picture_size({str(bomb)!r}))"
-    for limit, said in (("", "too many pixels"), ("196000000", "(14000, 14000)")):
+    for limit, said in (("", "196000000 pixels, and more"), ("196000000", "(14000, 14000)")):
         environment = {**os.environ, "TRACESIGHT_MAX_PIXELS": limit}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert said in done.stdout + done.stderr

@@ -169,7 +169,7 @@ def test_claims_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     for tag in (256, 257):
         tifffile.imwrite(path, FIVE, **CONTIG)
-        with pytest.raises(UserError, match=r"a\.tif: \d+ × \d+ pixels, and more than 178956970"):
+        with pytest.raises(UserError, match=r"a\.tif: \d+ pixels, and more than 178956970"):
             open_picture(patched(path, tag, 4_000_000_000), 5)
     tifffile.imwrite(path, FIVE, **CONTIG)
     content = bytearray(path.read_bytes())

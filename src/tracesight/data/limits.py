@@ -25,12 +25,12 @@ def max_pixels() -> int:
 def check_pixels(path: Path | str, height: int, width: int) -> None:
     """Raises UserError, before anything is decoded, for a picture that claims more pixels than the limit."""
     if height * width > max_pixels():
-        raise too_many_pixels(path, f"{width} × {height}", height * width)
+        raise too_many_pixels(path, height * width)
 
 
-def too_many_pixels(path: Path | str, claimed: str, enough: int | None = None) -> UserError:
-    """What to say of a picture that claims to be of so many pixels; `enough` is a limit that would let it in."""
+def too_many_pixels(path: Path | str, pixels: int | None) -> UserError:
+    """What to say of a picture that claims to be of so many pixels."""
     return UserError(
-        f"{path}: {claimed} pixels, and more than {max_pixels()} could exhaust the memory; cut it into tiles, or raise "
-        f"the limit: {VARIABLE}={enough or 'PIXELS'}"
+        f"{path}: {pixels or 'too many'} pixels, and more than {max_pixels()} could exhaust the memory; cut it into "
+        f"tiles, or raise the limit: {VARIABLE}={pixels or '…'}"
     )

@@ -7,6 +7,7 @@ which reader a file gets hangs on the file and on the channels that are wanted, 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 from collections.abc import Iterator
@@ -97,8 +98,9 @@ def _opened(path: Path | str) -> Iterator[tuple[BinaryIO, bytes]]:
         raise UserError(f"{path}: no such picture file; restore it or correct the path") from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: not a picture that can be read, or a damaged one; replace or remove it") from None
-    except Image.DecompressionBombError:  # Pillow has looked before we could
-        raise too_many_pixels(path, "too many") from None
+    except Image.DecompressionBombError as error:  # Pillow has looked before we could
+        claimed = re.search(r"\d+", str(error))
+        raise too_many_pixels(path, int(claimed[0]) if claimed else None) from None
     except MemoryError:
         raise UserError(f"{path}: the picture does not fit into memory; cut it into tiles") from None
     except PermissionError:
