@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from made_pictures import dicom
+from picture_files import dicom
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_voi_lut

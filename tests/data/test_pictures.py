@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_pictures import chunk, flat_png, png
+from picture_files import chunk, flat_png, png
 from PIL import Image
 
 from tracesight.data.channels import as_rgb
