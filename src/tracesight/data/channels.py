@@ -13,6 +13,7 @@ from tracesight.errors import UserError
 
 # ITU-R BT.601, in Pillow's fixed point: what it and torchvision call grey.
 _LUMA = (19595, 38470, 7471)
+_IN_EIGHT_BITS = ((np.arange(65536) * 255 + 32767) // 65535).astype(np.uint8)  # of each value of 16 bits the nearest
 _SHOWN = (0.5, 99.5)  # percentiles that are stretched to black and white
 
 
@@ -30,6 +31,8 @@ def fit_channels(pixels: np.ndarray, channels: int | None, path: Path | str, *, 
     if alpha and pixels.shape[2] != channels:
         pixels = pixels[..., :-1]
     has = pixels.shape[2]
+    if channels == 3 and has in (1, 3):
+        pixels = _eight_bits(pixels)
     if channels not in (None, has):
         if (has, channels) == (1, 3):
             pixels = np.repeat(pixels, 3, axis=2)
@@ -37,9 +40,7 @@ def fit_channels(pixels: np.ndarray, channels: int | None, path: Path | str, *, 
             pixels = _grey(pixels)
         else:
             raise wrong_channels(path, has, channels)
-    if pixels.dtype != np.uint8:
-        pixels = _eight_bits(pixels) if channels == 3 else unit(pixels)
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else unit(pixels))
 
 
 def wrong_channels(path: Path | str, has: int, channels: int | None) -> UserError:
@@ -89,8 +90,10 @@ def as_rgb(pixels: np.ndarray) -> np.ndarray:
 
 
 def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
     if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return _IN_EIGHT_BITS[pixels]
     return np.rint(pixels * np.float32(255)).astype(np.uint8)
 
 
