@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from made_sets import make_set, write_json, write_set
+from picture_files import png
 from PIL import Image
 
 from tracesight.data.checks import check_masks, check_pictures
@@ -31,6 +32,15 @@ def test_the_first_culprit_is_named_and_the_others_counted(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"picture1\.jpg: cannot be decoded .*truncated.*\(and 1 more") as caught:
         check_pictures(dataset)
     assert "\n" not in str(caught.value)
+
+
+def test_a_picture_that_would_fill_the_memory(tmp_path: Path) -> None:
+    data = write_set(tmp_path, SIZES, objects=0)
+    png(tmp_path / "images/picture1.png", None, size=(30_000, 30_000))
+    data["images"][1].update(width=30_000, height=30_000)
+    write_json(tmp_path, data)
+    with pytest.raises(UserError, match=r"picture1\.png: 900000000 pixels, and more than 178956970 could exhaust"):
+        check_pictures(read_dataset(tmp_path))
 
 
 def test_a_picture_of_another_size_than_its_labels(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from picture_files import dicom
 from PIL import ExifTags, Image
 
 from tracesight.data.exif import Exif, read_exif
@@ -35,6 +37,19 @@ CAMERA = {
     "CameraOwnerName": "Jo", "GPSLatitudeRef": "S", "GPSLatitude": (33.0, 30.0, 0.0), "GPSLongitudeRef": "E",
     "GPSLongitude": (151.0, 0.0, 36.0),
 }  # fmt: skip
+
+
+def test_make_and_model_of_tiff_and_dicom(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "TIFF", tiffinfo={0x010F: "Maker", 0x0110: "M 1", 0x013B: "Jo"})
+    scan = dicom(tmp_path / "scan", np.zeros((4, 5), np.uint16))
+    with scan.open("rb", buffering=0) as stream:
+        for content, model in ((file.getvalue(), "M 1"), (scan.read_bytes(), "Model 1"), (stream, "Model 1")):
+            assert read_exif(content, private=True) == Exif(make="Maker", model=model)
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "TIFF")
+    assert read_exif(file.getvalue()) is None
+    assert read_exif(scan.read_bytes()[:160]) is None
 
 
 @pytest.mark.parametrize("form", SUFFIXES)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -57,10 +57,10 @@ def dicom_size(path: Path | str) -> tuple[int, int]:
         return _size(_facts(pydicom, path, ["Rows", "Columns"]), path)
 
 
-def dicom_sensor(path: Path | str) -> tuple[str | None, str | None]:
+def dicom_sensor(file: Path | str | BinaryIO) -> tuple[str | None, str | None]:
     """Make and model of the device: Manufacturer and ManufacturerModelName. Raises UserError."""
-    with _reading(path) as pydicom:
-        facts = _facts(pydicom, path, _SENSOR)
+    with _reading(file if isinstance(file, Path | str) else "DICOM") as pydicom:
+        facts = _facts(pydicom, file, _SENSOR)
         make, model = (_name(facts.get(keyword, None)) for keyword in _SENSOR)
         return make, model
 
@@ -91,9 +91,9 @@ def _reading(path: Path | str) -> Iterator[Any]:
         raise UserError(f"{path}: {reason}; replace or remove the picture") from None
 
 
-def _facts(pydicom: Any, path: Path | str, keywords: list[str]) -> Any:
+def _facts(pydicom: Any, file: Path | str | BinaryIO, keywords: list[str]) -> Any:
     """The elements of these names and no others."""
-    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=keywords, force=False)
+    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=keywords, force=False)
 
 
 def _name(value: Any) -> str | None:

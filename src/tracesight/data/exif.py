@@ -1,7 +1,7 @@
 """What a camera wrote into a picture file: make, model, lens, time; serial number and place where they are asked for.
 
-Exif 2.32 (CIPA DC-008-2019), section 4.6, in JPEG, PNG and WebP. Only the headers are walked, no pixel is decoded. Who
-owned the camera, and all else that it may have noted, is left where it is.
+Exif 2.32 (CIPA DC-008-2019), section 4.6, in JPEG, PNG and WebP; of TIFF and DICOM make and model alone. Only the
+headers are walked, no pixel is decoded. Who owned the camera, and all else that it may have noted, is left where it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from typing import Any, BinaryIO
+
+from tracesight.data.dicom import MAGIC, dicom_sensor
+from tracesight.data.tags import is_tiff, read_tags
+from tracesight.errors import UserError
 
 _LARGEST = 1 << 20  # bytes; a JPEG has room for 64 kB
 _SMALL = 1 << 16  # bytes; of files below it, searching is quicker than walking
@@ -43,17 +47,37 @@ class Exif:
 def read_exif(file: BinaryIO | bytes, private: bool = False) -> Exif | None:
     """The camera's notes in a file that can be sought, or in its content; None where there are none, or damaged ones.
 
-    private: serial number and place too.
+    private: serial number and place too. DICOM needs the extra `science`, without which there is nothing.
     """
     if isinstance(file, bytes):
+        if is_tiff(file) or file[MAGIC] == b"DICM":
+            return _of_device(BytesIO(file))
         if len(file) < _SMALL and b"Exif" not in file and b"eXIf" not in file and b"EXIF" not in file:
             return None
         file = BytesIO(file)
     try:
         block = _block(file)
-        return None if block is None else _parsed(block, private)
+        return _of_device(file) if block is None else _parsed(block, private)
     except Exception:  # whatever a damaged file leads to
         return None
+
+
+def _of_device(stream: BinaryIO) -> Exif | None:
+    """Make and model out of a TIFF or a DICOM file; None where there are none, or damaged ones."""
+    try:
+        stream.seek(0)
+        head = stream.read(MAGIC.stop)
+        stream.seek(0)
+        if is_tiff(head):
+            tags = read_tags(stream, (_MAKE, _MODEL))
+            make, model = (_text(tags.get(tag)) for tag in (_MAKE, _MODEL))
+        elif head[MAGIC] == b"DICM":
+            make, model = dicom_sensor(stream)
+        else:
+            return None
+    except (UserError, ValueError, OSError, struct.error):
+        return None
+    return Exif(make=make, model=model) if make or model else None
 
 
 def _block(stream: BinaryIO) -> bytes | None:

@@ -56,17 +56,16 @@ class TiffHeader:
 def tiff_header(stream: BinaryIO, path: Path | str) -> TiffHeader:
     """Raises UserError for pixels of more than 16 bits, signed or floating-point; for damage as `read_tags`."""
     tags = read_tags(stream, _WANTED)
-    try:
-        width, height = tags[_WIDTH][0], tags[_HEIGHT][0]
-    except LookupError:
-        raise ValueError("it does not say its size") from None
+    width, height = tags.get(_WIDTH, ()), tags.get(_HEIGHT, ())
+    if len(width) != 1 or len(height) != 1:
+        raise ValueError("it does not say its size")
     bits, kinds = tags.get(_BITS, (1,)), tags.get(_KIND, (1,))
     if any(kind in (2, 3) for kind in kinds) or max(bits) > 16:
         what = "floating-point" if 3 in kinds else "signed" if 2 in kinds else f"{max(bits)}-bit"
         raise UserError(f"{path}: {what} pixels have no known range; save the picture with 8 or 16 bits, unsigned")
     return TiffHeader(
-        height=height,
-        width=width,
+        height=height[0],
+        width=width[0],
         samples=tags.get(_SAMPLES, (1,))[0],
         alpha=sum(extra in _ALPHA for extra in tags.get(_EXTRA, ())),
         bits=max(bits),
