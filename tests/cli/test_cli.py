@@ -32,6 +32,7 @@ COMMANDS = [
     "data",
     "data convert",
     "data manifest",
+    "data split",
 ]
 
 

@@ -6,6 +6,7 @@ import typer
 
 from tracesight.cli.data_convert import convert
 from tracesight.cli.data_manifest import manifest
+from tracesight.cli.data_split import split
 
 app = typer.Typer(help="Check, convert, split and describe labelled pictures.", rich_markup_mode=None)
 
@@ -17,3 +18,4 @@ def _root() -> None:
 
 app.command("convert")(convert)
 app.command("manifest")(manifest)
+app.command("split")(split)

@@ -24,8 +24,8 @@ from tracesight.errors import UserError
 
 BITS = 256
 NEAR = 40  # bits in which two pictures may differ and still count as the same one
-VERSION = 1
-_GRID = 32  # the picture is averaged over this many cells a side before it is transformed
+VERSION = 2
+_GRID = 32  # the picture is brought to this size before it is transformed
 _KEPT = 16  # frequencies a side: their square is BITS
 _COSINES = np.cos(np.pi * np.arange(_KEPT)[:, None] * (2 * np.arange(_GRID) + 1)[None] / (2 * _GRID))
 _ROWS = 512  # hashes that are compared with all others at once
@@ -81,15 +81,15 @@ def _hash_of_file(path: Path) -> str | None:
 
 
 def _grey(pixels: np.ndarray) -> Image.Image:
-    """The averages of grey over the cells of the grid, in floating point."""
+    """Levels of grey on the grid, in floating point."""
     height, width = pixels.shape[:2]
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
         image = Image.fromarray(pixels)
     else:
         plane = pixels.astype(np.float32)
         image = Image.fromarray(plane.mean(-1) if plane.ndim == 3 else plane)
-    factor = max(1, min(height, width) // (2 * _GRID))  # by whole numbers first, which is several times as fast
+    factor = max(1, min(height, width) // (4 * _GRID))  # by whole numbers first, which is several times as fast
     image = image.reduce(factor) if factor > 1 else image
     image = image.convert("L") if image.mode == "RGB" else image
     box = (0, 0, width / factor, height / factor)  # the last cells of a reduced picture may hang over its edge
-    return image.convert("F").resize((_GRID, _GRID), Image.Resampling.BOX, box=box)
+    return image.convert("F").resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=box)

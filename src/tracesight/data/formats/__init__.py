@@ -5,7 +5,7 @@ One format a file; `FORMATS` names them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tracesight.data.checks.labels import LABEL_CHECKS, checked
@@ -95,6 +95,13 @@ def write_sets(sets: Mapping[str, Dataset], folder: Path | str, format: str) -> 
     Returns what this format cannot say, one sentence each. Raises UserError: `folder` is not empty or cannot be
     written, the format is not known or only read, a picture is missing. Nothing is left of what failed half-way.
     """
+    write = writer_of(format)
+    with written_whole(Path(folder)) as part:
+        return write(sets, part)
+
+
+def writer_of(format: str) -> Callable[[Mapping[str, Dataset], Path], list[str]]:
+    """`Format.write` of a format. Raises UserError: it is not known, or only read."""
     if format not in FORMATS:
         raise UserError(f"format {format!r} is not known; use one of {', '.join(FORMATS)}")
     write = FORMATS[format].write
@@ -102,8 +109,7 @@ def write_sets(sets: Mapping[str, Dataset], folder: Path | str, format: str) -> 
         raise UserError(
             f"format {format!r} can only be read; use one of {', '.join(n for n in FORMATS if FORMATS[n].write)}"
         )
-    with written_whole(Path(folder)) as part:
-        return write(sets, part)
+    return write
 
 
 def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]:

@@ -134,6 +134,10 @@ def _looks_like_coco(file: Path) -> bool | None:
     try:
         with file.open("rb") as stream:
             head = stream.read(_SMALL + 1)
+        if re.search(
+            rb'"format": "tracesight |"@context"', head[:200]
+        ):  # a manifest or a split that lies with the data
+            return False
         keys = set(json.loads(head)) if len(head) <= _SMALL else set(re.findall(r'"(\w+)"\s*:', head[:_HEAD].decode()))
     except (OSError, ValueError, RecursionError, TypeError):
         return None
