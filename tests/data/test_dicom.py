@@ -22,9 +22,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tracesight.data.channels import as_rgb
 from tracesight.data.dicom import dicom_sensor
 from tracesight.data.pictures import open_picture, picture_size
 from tracesight.errors import UserError
+from tracesight.scene import Picture, Scene
 
 RNG = np.random.default_rng(2)
 STORED = RNG.integers(0, 4096, (6, 9), dtype=np.uint16)
@@ -189,6 +191,15 @@ def test_it_is_known_by_its_mark(tmp_path: Path) -> None:
     path = dicom(tmp_path / "IM000001", STORED, **TWELVE)
     np.testing.assert_allclose(unit(path), STORED / 4095, atol=1e-6)
     assert picture_size(path) == (6, 9)
+
+
+def test_drawn_where_it_is_given(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a.dcm", STORED, **TWELVE)
+    scene = Scene(Picture(None, 9, 6, str(path)), ())
+    with pytest.raises(UserError, match=r"a\.dcm: .*\(Pillow does not know its kind\); pass it to scene.draw"):
+        scene.draw()
+    drawn = scene.draw(Image.fromarray(as_rgb(open_picture(path))))
+    assert drawn.width % 9 == 0
 
 
 def test_nothing_about_the_patient_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

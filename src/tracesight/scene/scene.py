@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tracesight.errors import UserError
 from tracesight.scene.draw import draw_categories, draw_objects, to_rgb
@@ -264,7 +264,8 @@ class Scene:
                 raise UserError(f"{path}: not the picture that the scene is of any more; pass that one to scene.draw()")
             return to_rgb(Image.open(io.BytesIO(content)))
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = getattr(error, "strerror", None) or error
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = "Pillow does not know its kind" if unknown else getattr(error, "strerror", None) or error
             raise UserError(f"{path}: the scene's picture cannot be read ({reason}); pass it to scene.draw()") from None
 
 
