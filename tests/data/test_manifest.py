@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_formats import MAKERS
 from made_sets import write_json, write_set
 from test_exif import tagged
 
@@ -289,3 +290,27 @@ def test_a_label_file_has_names_below_the_folder_of_all_its_pictures(data: Path,
     assert [row.name for row in manifest.label_files] == ["annotations/instances_a.json"]
     assert manifest.pictures[0].name == "a/picture0.png"
     assert manifest.roots.pictures == made(data / "train").roots.pictures
+
+
+LABEL_FILES = {
+    "coco": {".json"},
+    "voc": {".xml", ".png"},
+    "yolo": {".txt", ".yaml"},
+    "labelme": {".json"},
+    "masks": {".png"},
+}
+
+
+@pytest.mark.parametrize("format", list(MAKERS))
+def test_every_format_has_its_pictures_and_label_files(format: str, tmp_path: Path) -> None:
+    MAKERS[format](tmp_path)
+    manifest = made(tmp_path)
+    assert len(manifest.pictures) == len({row.sha256 for row in manifest.pictures}) >= 4
+    suffixes = {Path(row.name).suffix for row in manifest.label_files}
+    assert suffixes == LABEL_FILES.get(format, set())
+    below = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
+    named = [row.name for row in (*manifest.pictures, *manifest.label_files)]
+    assert len(named) == len(set(named)) and set(named) <= below
+    assert {Path(name).suffix for name in below - set(named)} <= {".txt"}  # lists of names
+    sets = read_sets(tmp_path)[0]
+    assert verify(manifest, tmp_path, names_of(sets, tmp_path)) == {"changed": [], "missing": [], "added": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from tracesight import __version__
 from tracesight.data.digests import Facts, file_facts
 from tracesight.data.exif import Exif
 from tracesight.data.finding import Finding
+from tracesight.data.formats.files import files_below
 from tracesight.data.leaves import labels_digest
+from tracesight.data.pictures import PICTURE_SUFFIXES
 from tracesight.data.record import Dataset, Record
 from tracesight.errors import UserError
 from tracesight.lineage.manifest import (
@@ -34,7 +37,9 @@ from tracesight.lineage.manifest import (
 )
 from tracesight.lineage.merkle import root
 from tracesight.lineage.pseudonym import pseudonym
+from tracesight.scene.mask import Mask
 
+_MASKS = re.compile("masks$|Segmentation")  # folders in which formats keep masks as pictures
 Progress = Callable[[int, int], None]
 
 
@@ -70,13 +75,15 @@ class _Seen:
     """What one look at every record leaves: the facts of files come later.
 
     rows: keyword arguments of a PictureRow. pictures: the file of each. abouts: the label file's word for its sensor.
-    labels: label files, each once. workers: by name. tools: objects by tool.
+    labels: label files, each once. masks: whether there are any that are not polygons. workers: by name. tools: objects
+    by tool.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     abouts: list[str | None] = field(default_factory=list)
     labels: dict[Path, None] = field(default_factory=dict)
+    masks: bool = False
     workers: dict[str, _Work] = field(default_factory=dict)
     tools: Counter[str] = field(default_factory=Counter)
     splits: dict[str, SplitCount] = field(default_factory=dict)
@@ -99,6 +106,7 @@ def manifest_of(
     seen = _Seen()
     for split, dataset in sets.items():
         _look(split, dataset, seen)
+    _add_label_files(sets, seen.pictures, seen.masks, seen.labels)
     private = asked.serial or asked.location or asked.key is not None
     files = [*seen.pictures, *seen.labels]
     facts = file_facts(files, private=private, processes=processes, progress=progress)
@@ -174,24 +182,36 @@ def files_of(sets: Mapping[str, Dataset]) -> tuple[list[Path], list[Path]]:
     """(pictures in the order of the sets, label files each once)."""
     pictures: list[Path] = []
     labels: dict[Path, None] = {}
+    masks = False
     for dataset in sets.values():
-        if dataset.path.is_file():
-            labels[dataset.path] = None
         for record in dataset:
             pictures.append(record.path)
-            _add_label_files(record, labels)
+            _add_label_file(record, labels)
+            masks |= _has_masks(record)
+    _add_label_files(sets, pictures, masks, labels)
     return pictures, list(labels)
 
 
-def _add_label_files(record: Record, labels: dict[Path, None]) -> None:
-    """Of a picture that has a folder of them all that it holds."""
-    file = record.label_file
-    if file is None or file in labels:
-        return
-    if file.is_dir():
-        labels |= dict.fromkeys(sorted(path for path in file.iterdir() if path.is_file()))
-    elif file.is_file():
-        labels[file] = None
+def _add_label_file(record: Record, labels: dict[Path, None]) -> None:
+    if record.label_file is not None and record.label_file not in labels and record.label_file.is_file():
+        labels[record.label_file] = None
+
+
+def _has_masks(record: Record) -> bool:
+    return any(isinstance(a.segmentation, Mask) for a in record.annotations)
+
+
+def _add_label_files(sets: Mapping[str, Dataset], pictures: list[Path], masks: bool, labels: dict[Path, None]) -> None:
+    """The files that hold the labels of a whole set, and masks that lie in picture files of their own."""
+    own = set(pictures)
+    for dataset in sets.values():
+        if dataset.path.is_file():
+            labels[dataset.path] = None
+        elif masks:
+            for file in files_below(dataset.path, PICTURE_SUFFIXES):
+                parts = file.relative_to(dataset.path).parts
+                if file not in own and (file.stem.endswith("_masks") or any(map(_MASKS.match, parts[:-1]))):
+                    labels[file] = None
 
 
 def relative_name(base: str, path: str) -> str:
@@ -218,12 +238,11 @@ def _look(split: str, dataset: Dataset, seen: _Seen) -> None:
     """Look at every record of a set."""
     objects: Counter[int] = Counter()
     shown: Counter[int] = Counter()
-    if dataset.path.is_file():
-        seen.labels[dataset.path] = None
     for record in dataset:
         seen.pictures.append(record.path)
         seen.abouts.append(record.sensor)
-        _add_label_files(record, seen.labels)
+        _add_label_file(record, seen.labels)
+        seen.masks |= _has_masks(record)
         seen.rows.append({
             "split": None if split == ALL else split, "labels": labels_digest(record),
             "objects": len(record.annotations), "licence": record.licence, "source": record.source,
