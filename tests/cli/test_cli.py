@@ -33,6 +33,7 @@ COMMANDS = [
     "data convert",
     "data manifest",
     "data split",
+    "data diff",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tracesight.cli.data_convert import convert
+from tracesight.cli.data_diff import diff
 from tracesight.cli.data_manifest import manifest
 from tracesight.cli.data_split import split
 
@@ -19,3 +20,4 @@ def _root() -> None:
 app.command("convert")(convert)
 app.command("manifest")(manifest)
 app.command("split")(split)
+app.command("diff")(diff)

@@ -50,16 +50,9 @@ def _asked(
     names: bool, serial: bool, location: bool,
 ) -> Asked:  # fmt: skip
     from tracesight.data.manifest import Asked
-    from tracesight.errors import UserError
+    from tracesight.lineage.pseudonym import read_key
 
-    secret = None
-    if key is not None:
-        try:
-            secret = key.read_bytes().strip()
-        except OSError as error:
-            raise UserError(f"{key}: cannot be read ({error.strerror or error})") from None
-        if len(secret) < 16:
-            raise UserError(f"{key}: a key of {len(secret)} bytes can be guessed; put 16 random ones or more into it")
+    secret = None if key is None else read_key(key)
     return Asked(title, controller, licence, source, secret, names, serial, location)
 
 
