@@ -70,8 +70,27 @@ def test_mistakes_are_one_line(data: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "key").write_text("short")
     assert "can be guessed" in complaint(data, "--key", tmp_path / "key")
     assert "cannot be read" in complaint(data, "--key", tmp_path / "none")
+    assert "a date like" in complaint(data, "--published", "May 2024")
     assert "no such file or folder" in complaint(tmp_path / "none")
     assert "not a manifest" in complaint(data, "--verify", data / "labels.json")
     assert "cannot be written" in complaint(data, "--out", data / "0.png" / "manifest.json")
     (data / "1.png").unlink()
     assert "1.png: cannot be read (No such file or directory); restore" in complaint(data)
+
+
+def test_croissant_names_the_files_from_where_it_lies(data: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    status, text, error = run(
+        "data", "manifest", data, "--out", out / "m.json", "--croissant", out / "sub" / "c.json", "--title", "nuts",
+        "--published", "2024-05-06",
+    )  # fmt: skip
+    assert status == 0
+    assert text.endswith(f"written: {out / 'm.json'}\nwritten: {out / 'sub' / 'c.json'}\n")
+    assert error == "note: Croissant asks for more: --licence, --controller\n"
+    urls = [
+        file.get("contentUrl") or file["includes"]
+        for file in json.loads((out / "sub" / "c.json").read_text())["distribution"]
+    ]
+    assert urls == ["../m.json", "../../data/labels.json", ["../../data/*.png"]]
+    status, _, error = run("data", "manifest", data, "--croissant", tmp_path / "c.json")
+    assert status == 2 and "needs --out" in error

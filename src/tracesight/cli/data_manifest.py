@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,12 @@ _SHOWN = 20  # files of a kind that are listed
 def manifest(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Labelled pictures: a data folder or a label file.")],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Receives the manifest, a JSON file.")] = None,
+    croissant: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Receives Croissant 1.1 JSON-LD that rests on --out.")
+    ] = None,
+    published: Annotated[
+        str | None, typer.Option(metavar="DATE", help="When the data was published, YYYY-MM-DD, for --croissant.")
+    ] = None,
     verify: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Say which files differ from this manifest; every one is read.")
     ] = None,
@@ -38,11 +44,25 @@ def manifest(
     Says what is known of licences, sensors, annotators and tools. Files that have not changed since the last time are
     not read again. The same data gives the same roots wherever and in whatever order it lies.
     """
+    from tracesight.cli.show import print_json
+    from tracesight.errors import UserError
+
     if verify is not None:
         _verify(data, verify, format, as_json)
         return
+    if croissant is not None and out is None:
+        raise UserError("--croissant: needs --out FILE too, since it names that file by its digest")
+    if published is not None and not _is_date(published):
+        raise UserError(f"--published {published}: a date like 2024-05-06")
     asked = _asked(title, controller, licence, source, key, with_names, with_serial, with_location)
-    _make(data, out, format, asked, as_json)
+    made, base, coco = _make(data, out, format, asked)
+    if croissant is not None and out is not None:
+        _croissant(made, base, out, croissant, coco, published)
+    if as_json:
+        head = made.model_dump(mode="json", exclude_none=True, exclude={"pictures", "label_files"})
+        print_json({"out": None if out is None else str(out), **head})
+    else:
+        typer.echo("\n".join(_lines(made, [path for path in (out, croissant) if path is not None])))
 
 
 def _asked(
@@ -56,25 +76,43 @@ def _asked(
     return Asked(title, controller, licence, source, secret, names, serial, location)
 
 
-def _make(data: Path, out: Path | None, format: str | None, asked: Asked, as_json: bool) -> None:
-    from tracesight.cli.show import print_json, steps
-    from tracesight.data.formats import read_sets
+def _make(data: Path, out: Path | None, format: str | None, asked: Asked) -> tuple[Manifest, Path, bool]:
+    """The manifest, written where it shall be; what its names are relative to; whether the data is in COCO's format."""
+    from tracesight.cli.show import steps
+    from tracesight.data.formats import FORMATS, read_sets
+    from tracesight.data.formats.places import places_of
     from tracesight.data.manifest import base_of, manifest_of
-    from tracesight.scene.values import write_whole
 
+    coco = all(place.format == "coco" for place in places_of(data, FORMATS, format).values())
     sets, findings = read_sets(data, format)
+    base = base_of(data, sets)
     with steps("read files") as progress:
-        made = manifest_of(sets, base_of(data, sets), asked, findings, processes=True, progress=progress)
+        made = manifest_of(sets, base, asked, findings, processes=True, progress=progress)
     if out is not None:
-        _written(out, lambda: write_whole(out, made.dump()))
-    if as_json:
-        head = made.model_dump(mode="json", exclude_none=True, exclude={"pictures", "label_files"})
-        print_json({"out": None if out is None else str(out), **head})
-    else:
-        typer.echo("\n".join(_lines(made, out)))
+        _write(out, made.dump())
+    return made, base, coco
 
 
-def _lines(made: Manifest, out: Path | None) -> list[str]:
+def _croissant(made: Manifest, base: Path, out: Path, file: Path, coco: bool, published: str | None) -> None:
+    import json
+    import os
+
+    from tracesight.cli.show import note
+    from tracesight.lineage.croissant import croissant, missing
+    from tracesight.lineage.digest import file_digest
+
+    folder = file.resolve().parent
+    url = Path(os.path.relpath(out.resolve(), folder)).as_posix()
+    way = os.path.relpath(base.resolve(), folder)
+    prefix = "" if way == "." else f"{Path(way).as_posix()}/"
+    found = croissant(made, url=url, sha256=file_digest(out), prefix=prefix, coco=coco, published=published)
+    _write(file, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    lacking = missing(made, published)
+    if lacking:
+        note(f"note: Croissant asks for more: {', '.join(lacking)}")
+
+
+def _lines(made: Manifest, written: list[Path]) -> list[str]:
     """The summary for people."""
     names = {category.id: category.name for category in made.categories}
     lines = []
@@ -92,7 +130,7 @@ def _lines(made: Manifest, out: Path | None) -> list[str]:
         lines += [f"{what}: {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else []
     for name, value in made.roots.model_dump().items():
         lines.append(f"root of {name.replace('_', ' ')}: {value}")
-    return lines if out is None else [*lines, f"written: {out}"]
+    return [*lines, *(f"written: {path}" for path in written)]
 
 
 def _verify(data: Path, file: Path, format: str | None, as_json: bool) -> None:
@@ -130,11 +168,21 @@ def _verify(data: Path, file: Path, format: str | None, as_json: bool) -> None:
         typer.echo(f"the same: {len(known.by_name)} files, every one read")
 
 
-def _written(path: Path, write: Any) -> None:
+def _is_date(text: str) -> bool:
+    from datetime import date
+
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _write(path: Path, text: str) -> None:
     from tracesight.errors import UserError
+    from tracesight.scene.values import write_whole
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write()
+        write_whole(path, text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); name another file") from None

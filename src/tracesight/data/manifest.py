@@ -138,7 +138,9 @@ def roots_of_set(dataset: Dataset) -> dict[str, str]:
     facts = file_facts([record.path for record in dataset])
     table = [Category(id=number, name=name) for number, name in dataset.categories.items()]
     labels = (labels_digest(record) for record in dataset)
-    rows = [PictureRow(name="", sha256=f.sha256, bytes=f.bytes, labels=said) for f, said in zip(facts, labels)]
+    rows = [
+        PictureRow(name="", sha256=f.sha256, bytes=f.bytes, labels=said, objects=0) for f, said in zip(facts, labels)
+    ]
     roots = roots_of(rows, (), table)
     return {"pictures": roots.pictures, "labels": roots.labels}
 

@@ -58,7 +58,7 @@ class PictureRow(FileRow):
 
     split: str | None = None
     labels: Digest
-    objects: int = 0
+    objects: int
     licence: str | None = None
     source: str | None = None
     group: str | None = None
