@@ -106,13 +106,11 @@ def test_rows_of_coco_in_any_order_of_keys(tmp_path: Path) -> None:
     data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}, {"id": 6}]}
     (tmp_path / "a.json").write_text(json.dumps(data))
     read = rows_of(tmp_path / "a.json")
-    order, starts = read.by_picture()
-    mine = {
-        number: [read.annotations[at]["id"] for at in order[starts[owner] : starts[owner + 1]].tolist()]
-        for number, owner in read.pictures.items()
+    assert {number: [item.id for item in objects] for number, objects in read.objects.items()} == {
+        7: [0, 2, 4],
+        6: [1, 3],
     }
-    assert mine == {7: [0, 2, 4], 6: [1, 3]}
-    assert list(read.images) == data["images"]
+    assert read.images == data["images"]
     (tmp_path / "a.json").write_text('{"images": [1], "annotations": []}')
     with pytest.raises(UserError, match="not COCO instances: 'images' must be a list of objects"):
         rows_of(tmp_path / "a.json")

@@ -5,7 +5,9 @@ One format a file; `FORMATS` names them.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tracesight.data.checks.labels import LABEL_CHECKS, checked
@@ -114,13 +116,13 @@ def writer_of(format: str) -> Callable[[Mapping[str, Dataset], Path], list[str]]
 
 def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]:
     """One set, put right, and what was wrong with its labels. split: written into every record."""
-    reading = FORMATS[place.format].read(place.path, place.split)
     findings: list[Finding] = []
-    records = _sound(reading, split, findings)
-    dataset = Dataset.of(
-        records, reading.categories, reading.path, numbered=reading.numbered, keypoints=reading.keypoints,
-        parents=reading.parents,
-    )  # fmt: skip
+    with _no_collection():
+        reading = FORMATS[place.format].read(place.path, place.split)
+        dataset = Dataset.of(
+            _sound(reading, split, findings), reading.categories, reading.path, numbered=reading.numbered,
+            keypoints=reading.keypoints, parents=reading.parents,
+        )  # fmt: skip
     found = [*reading.faults, *findings]  # complete, as the records have been drawn
     if not len(dataset):
         refuse(found)
@@ -128,6 +130,18 @@ def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]
     if dataset.numbered:
         dataset = dataset.renamed(dict(enumerate(sorted(dataset.categories.values()), start=1)))
     return dataset.with_notes(notes_of(found, _name(reading.path))), found
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of objects would be looked through for cycles, in which none of them is, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _sound(reading: Reading, split: str | None, findings: list[Finding]) -> Iterator[Record]:

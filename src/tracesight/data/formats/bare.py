@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tracesight.data.finding import Finding
 from tracesight.data.formats.files import files_in, folders_in, pictures_below
+from tracesight.data.formats.image_folder import NOT_CATEGORIES
 from tracesight.data.formats.losses import losses
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import place
@@ -21,6 +22,7 @@ TELLING = frozenset({
     ".csv", ".h5", ".hdf5", ".json", ".jsonl", ".mat", ".ndjson", ".npy", ".npz", ".parquet", ".tsv", ".xml", ".yaml",
     ".yml",
 })  # fmt: skip
+LABEL_FOLDERS = NOT_CATEGORIES - {"images", "jpegimages"}
 
 
 def read_bare(path: Path, split: str | None = None) -> Reading:
@@ -38,7 +40,8 @@ def fits_bare(path: Path) -> bool:
     if not path.is_dir() or files_in(path, TELLING) or has_labels(path):
         return False
     folders = folders_in(path)
-    if any(files_in(folder, TELLING) for folder in folders):
+    inner = [child for folder in folders for child in (folder, *folders_in(folder))]
+    if any(files_in(folder, TELLING) for folder in folders) or any(f.name.lower() in LABEL_FOLDERS for f in inner):
         return False
     if files_in(path, PICTURE_SUFFIXES):
         return not any(file.stem.endswith("_masks") for file in files_in(path, PICTURE_SUFFIXES))

@@ -10,22 +10,18 @@ such as `val2017/000000397133.jpg`, stands for it.
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.formats.coco_rows import POLYGONS, Rows, rows_of
+from tracesight.data.formats.coco_rows import Rows, Wrong, brief, rows_of, text
 from tracesight.data.formats.coco_writer import write_coco
 from tracesight.data.formats.files import inside, picture_named
 from tracesight.data.formats.reading import (
-    ANNOTATION_ID,
     NO_PICTURE,
     OUTSIDE_FOLDER,
     PICTURE_ID,
@@ -33,36 +29,17 @@ from tracesight.data.formats.reading import (
     Format,
     Reading,
 )
-from tracesight.data.record import Annotation, Box, Keypoints, Polygons, Record
+from tracesight.data.record import Annotation, Keypoints, Record
 from tracesight.errors import UserError
-from tracesight.scene.mask import Mask
 
 _HEAD = 1 << 16  # bytes at the start of a file from which its format is told
 _SMALL = 1 << 20  # files up to this size are parsed for it
 _LOOKED_AT = 50  # pictures that are looked for to tell where they lie
-_NUMBERS = frozenset({int, float})
 
 
 BOX_MISSING = Kind(
     "box-missing", "warning", "objects without a box", "nothing need be done", "given the box around their mask"
 )
-
-
-@dataclass
-class _Reading:
-    """What is known half-way through a file: its rows, the tables to check against, and what was left out so far."""
-
-    path: Path
-    rows: Rows
-    root: Path = Path()
-    categories: dict[int, str] = field(default_factory=dict)
-    licences: dict[Any, Any] = field(default_factory=dict)
-    faults: list[Finding] = field(default_factory=list)
-    keypoints: dict[int, Keypoints] = field(default_factory=dict)
-    parents: dict[int, str] = field(default_factory=dict)
-
-    def fault(self, kind: Kind, who: str, message: str, picture: Path | None = None) -> None:
-        self.faults.append(Finding(kind, f"{self.path}: {who}", message, picture))
 
 
 def read_coco(path: Path, split: str | None = None) -> Reading:
@@ -79,18 +56,14 @@ def read_coco(path: Path, split: str | None = None) -> Reading:
     Raises UserError, one line with the file: not COCO, or several files to choose from.
     """
     file = path if path.is_file() else _file_of(path, split)
-    reading = _Reading(file, rows_of(file))
-    _categories(reading)
-    reading.licences = {
-        row.get("id"): row.get("name") or row.get("url") for row in reading.rows.licences if isinstance(row, dict)
-    }
-    images = _sound_images(reading)
-    reading.root = _picture_root(reading, images)
-    renumbered = _number_annotations(reading, images)
-    return Reading(
-        file, reading.categories, _records(reading, images, renumbered), faults=reading.faults,
-        keypoints=reading.keypoints, parents=reading.parents,
-    )  # fmt: skip
+    rows = rows_of(file)
+    reading = Reading(file, {}, iter(()), faults=rows.faults)
+    _categories(reading, rows)
+    images = _sound_images(reading, rows)
+    root = _picture_root(file, images)
+    _without_picture(reading, rows, images)
+    reading.records = _records(reading, rows, images, root)
+    return reading
 
 
 def fits_coco(path: Path) -> bool:
@@ -146,12 +119,12 @@ def _looks_like_coco(file: Path) -> bool | None:
     return False if keys & {"shapes", "imagePath"} else None
 
 
-def _categories(reading: _Reading) -> None:
+def _categories(reading: Reading, rows: Rows) -> None:
     """Names by id. Without them nothing else can be told, so what is wrong here is raised."""
     path, names = reading.path, reading.categories
-    for row in reading.rows.categories:
+    for row in rows.categories:
         number, name = row.get("id"), row.get("name")
-        if number is None or not _is_id(number) or not isinstance(name, str) or not name:
+        if type(number) is not int or not isinstance(name, str) or not name:
             raise UserError(f"{path}: category {number!r} needs a whole number as id and a name")
         if number in names:
             raise UserError(f"{path}: category id {number} occurs twice; give each category its own")
@@ -162,36 +135,38 @@ def _categories(reading: _Reading) -> None:
             if row.get("keypoints"):
                 reading.keypoints[number] = _points_of_category(row["keypoints"], row.get("skeleton") or [])
         except (TypeError, ValueError) as error:
-            reading.fault(UNREADABLE, f"category {number}", f"its keypoints cannot be read: {error}")
+            message = f"its keypoints cannot be read: {error}"
+            reading.faults.append(Finding(UNREADABLE, f"{path}: category {number}", message))
     if not names:
         raise UserError(f"{path}: not COCO instances: 'categories' is empty")
 
 
 def _points_of_category(names: Any, skeleton: Any) -> Keypoints:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"keypoints must be a list of names, not {_brief(names)}")
+        raise ValueError(f"keypoints must be a list of names, not {brief(names)}")
     pairs = tuple((a - 1, b - 1) for a, b in skeleton)  # counted from 1 in the file
     if not all(0 <= end < len(names) for pair in pairs for end in pair):
         raise ValueError(f"skeleton must be pairs of numbers from 1 to {len(names)}")
     return Keypoints(tuple(names), pairs)
 
 
-def _sound_images(reading: _Reading) -> list[tuple[int, Any]]:
-    """Position and id of the rows of pictures that can be read."""
-    images: dict[Any, int] = {}
-    for position, row in enumerate(reading.rows.images):
+def _sound_images(reading: Reading, rows: Rows) -> dict[int, dict[str, Any]]:
+    """The rows of pictures that can be read, by id."""
+    images: dict[int, dict[str, Any]] = {}
+    for row in rows.images:
         problem = _picture_problem(row)
-        if problem is not None:
-            reading.fault(*problem)
-        elif row["id"] in images:
-            reading.fault(PICTURE_ID, f"picture {_file_name(row)}", f"picture id {row['id']} occurs twice")
+        if problem is None and row["id"] in images:
+            problem = PICTURE_ID, f"picture {_file_name(row)}", f"picture id {row['id']} occurs twice"
+        if problem is None:
+            images[row["id"]] = row
         else:
-            images[row["id"]] = position
+            kind, who, message = problem
+            reading.faults.append(Finding(kind, f"{reading.path}: {who}", message))
     if not images:
         if reading.faults:
             raise UserError(str(reading.faults[0]))
         raise UserError(f"{reading.path}: no pictures in it")
-    return [(position, number) for number, position in images.items()]
+    return images
 
 
 def _file_name(row: dict[str, Any]) -> Any:
@@ -203,180 +178,86 @@ def _file_name(row: dict[str, Any]) -> Any:
 def _picture_problem(row: dict[str, Any]) -> tuple[Kind, str, str] | None:
     """What is wrong with a picture's row: kind, who, what."""
     number, name = row.get("id"), _file_name(row)
-    if not _is_id(number) or not isinstance(name, str) or not name:
+    if type(number) is not int or not isinstance(name, str) or not name:
         return UNREADABLE, f"picture {number!r}", "it needs a whole number as id and a file_name"
     who = f"picture {name} (id {number})"
     for side in ("width", "height"):
-        if not _is_id(row.get(side)) or row[side] < 1:
+        if type(row.get(side)) is not int or row[side] < 1:
             return UNREADABLE, who, f"it needs a {side} in whole pixels"
     if inside(name) is None:
         return OUTSIDE_FOLDER, who, "it lies outside the folder"
     return None
 
 
-def _picture_root(reading: _Reading, images: list[tuple[int, Any]]) -> Path:
+def _picture_root(file: Path, images: dict[int, dict[str, Any]]) -> Path:
     """The first of the usual places where one of the first pictures lies."""
-    path, folder = reading.path, reading.path.parent
+    folder = file.parent
     places = [folder / "images", folder]
     if folder.name == "annotations":
         base = folder.parent
-        subset = path.stem.rsplit("_", 1)[-1]  # "train2017" of "instances_train2017"
+        subset = file.stem.rsplit("_", 1)[-1]  # "train2017" of "instances_train2017"
         places += [base / subset, base / "images" / subset, base / "images", base]
-    names = [_file_name(reading.rows.images[position]) for position, _ in images[:_LOOKED_AT]]
+    names = [_file_name(row) for row in itertools.islice(images.values(), _LOOKED_AT)]
     for name in names:
         for place in places:
             if (found := picture_named(place, name)) is not None and found.is_file():
                 return place
     looked = ", ".join(str(place) for place in places)
-    raise UserError(f"{path}: picture {names[0]} is in none of {looked}; put the pictures there")
+    raise UserError(f"{file}: picture {names[0]} is in none of {looked}; put the pictures there")
 
 
-def _number_annotations(reading: _Reading, images: list[tuple[int, Any]]) -> dict[int, str]:
-    """New ids, by position, of annotations whose id another has; says so, and which have no id or no picture."""
-    rows, sound, renumbered = reading.rows, {number for _, number in images}, {}
-    for position in rows.nameless:
-        reading.fault(UNREADABLE, f"annotation number {position + 1}", "it has no id")
-    known = np.array([*(number in sound for number in rows.pictures), True])  # the last one is nobody's: -1
-    for position in np.flatnonzero(~known[rows.owner_array()]).tolist():
-        row = rows.annotations[position]
-        message = f"there is no picture with id {_brief(row.get('image_id'))}"
-        reading.fault(NO_PICTURE, f"annotation {row['id']}", message)
-    for position in rows.twice:
-        number = rows.annotations[position]["id"]
-        reading.fault(ANNOTATION_ID, f"annotation {number}", f"annotation id {number} occurs twice")
-        count = 2
-        while (new := f"{number}~{count}") in rows.ids:
-            count += 1
-        rows.ids.add(new)
-        renumbered[position] = new
-    return renumbered
+def _without_picture(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]]) -> None:
+    for picture in rows.objects.keys() - images.keys():
+        message = f"there is no picture with id {picture}"
+        for item in rows.objects.pop(picture):
+            who = f"{reading.path}: annotation {item.id}"
+            reading.faults.append(Finding(NO_PICTURE, who, message))
 
 
-def _records(reading: _Reading, images: list[tuple[int, Any]], renumbered: dict[int, str]) -> Iterator[Record]:
-    rows = reading.rows
-    order, starts = rows.by_picture()
-    for position, number in images:
-        row = rows.images[position]
+def _records(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]], root: Path) -> Iterator[Record]:
+    licences = {row.get("id"): row.get("name") or row.get("url") for row in rows.licences if isinstance(row, dict)}
+    for number, row in images.items():
         name = _file_name(row)
-        path = picture_named(reading.root, name) or reading.root / name
-        owner = rows.pictures.get(number)
-        mine = [] if owner is None else order[starts[owner] : starts[owner + 1]].tolist()
-        objects = [_annotation(reading, renumbered.get(at), rows.annotations[at], name, row, path) for at in mine]
+        path = picture_named(root, name) or root / name
+        objects = rows.objects.pop(number, [])  # so that these go as the packed records grow
+        sound = [item for item in objects if isinstance(item, Annotation)]
+        if len(sound) < len(objects) or rows.boxless:
+            _say_what_is_wrong(reading, rows, objects, name, path)
         yield Record(
-            number, path, row["width"], row["height"], tuple(a for a in objects if a is not None),
-            licence=_text(reading.licences.get(row.get("license"))),
-            source=_text(row.get("source") or row.get("coco_url")), sensor=_text(row.get("sensor")),
-            captured_at=_text(row.get("date_captured")), absent=_category_list(reading, row, "neg_category_ids"),
+            number, path, row["width"], row["height"], tuple(sound), licence=text(licences.get(row.get("license"))),
+            source=text(row.get("source") or row.get("coco_url")), sensor=text(row.get("sensor")),
+            captured_at=text(row.get("date_captured")), absent=_category_list(reading, row, "neg_category_ids"),
             not_exhaustive=_category_list(reading, row, "not_exhaustive_category_ids") or (),
-            name=inside(name) or name, group=_text(row.get("group")),
+            name=inside(name) or name, group=text(row.get("group")),
         )  # fmt: skip
 
 
-def _category_list(reading: _Reading, picture: dict[str, Any], key: str) -> tuple[int, ...] | None:
+def _say_what_is_wrong(
+    reading: Reading, rows: Rows, objects: Sequence[Annotation | Wrong], name: str, picture: Path
+) -> None:
+    for item in objects:
+        who = f"{reading.path}: annotation {item.id} on {name}"
+        if isinstance(item, Wrong):
+            reading.faults.append(Finding(UNREADABLE, who, item.message, picture))
+        elif item.id in rows.boxless:
+            reading.faults.append(Finding(BOX_MISSING, who, "it has no box", picture, item.id, item.box))
+
+
+def _category_list(reading: Reading, picture: dict[str, Any], key: str) -> tuple[int, ...] | None:
     """One of LVIS's lists of category ids, ascending; None where the picture has no such list."""
     values = picture.get(key)
     if values is None:
         return None
-    who = f"picture {picture['file_name']} (id {picture['id']})"
+    who = f"{reading.path}: picture {_file_name(picture)} (id {picture['id']})"
     if not isinstance(values, list):
-        reading.fault(UNREADABLE, who, f"{key} must be a list of category ids, not {_brief(values)}")
+        message = f"{key} must be a list of category ids, not {brief(values)}"
+        reading.faults.append(Finding(UNREADABLE, who, message))
         return None
-    known = [value for value in values if _is_id(value) and value in reading.categories]
+    known = [value for value in values if type(value) is int and value in reading.categories]
     if len(known) < len(values):
         wrong = next(value for value in values if value not in known)
-        reading.fault(UNREADABLE, who, f"{key}: there is no category with id {_brief(wrong)}")
+        reading.faults.append(Finding(UNREADABLE, who, f"{key}: there is no category with id {brief(wrong)}"))
     return tuple(sorted(set(known)))
-
-
-def _annotation(
-    reading: _Reading, number: str | None, row: dict[str, Any], name: str, picture: dict[str, Any], path: Path
-) -> Annotation | None:
-    """None where the row cannot be read, which `reading.faults` then says. number: instead of its id."""
-    who: Any = number or row["id"]
-    get: Callable[..., Any] = row.get
-    try:
-        text = get(POLYGONS)
-        shape = Polygons(text) if text is not None else _segmentation(get("segmentation"))
-        box = get("bbox")
-        if box is None and shape is not None:
-            box = _box_around(shape, picture)
-            reading.fault(BOX_MISSING, f"annotation {who} on {name}", "it has no box", path)
-        else:
-            box = _box(box)
-        category = get("category_id")
-        if type(category) is not int:
-            raise ValueError(f"there is no category with id {_brief(category)}")
-        points = None if "keypoints" not in row else _keypoints(row["keypoints"])
-    except ValueError as error:
-        reading.fault(UNREADABLE, f"annotation {who} on {name}", str(error), path)
-        return None
-    area = get("area")
-    return Annotation(
-        who, category, box, shape, bool(get("iscrowd", 0)),
-        float(area) if type(area) in (int, float) else None,
-        _text(get("annotator")), _text(get("tool")), _text(get("time")), points,
-        bool(get("difficult", 0)), bool(get("truncated", 0)),
-    )  # fmt: skip
-
-
-def _box(values: Any) -> Box:
-    """COCO's [x, y, width, height] as (x1, y1, x2, y2)."""
-    if type(values) is not list or len(values) != 4 or not _are_numbers(values):
-        raise ValueError(f"bbox must be four numbers [x, y, width, height], not {_brief(values)}")
-    x, y, w, h = values
-    return float(x), float(y), float(x + w), float(y + h)
-
-
-def _box_around(shape: list[list[float]] | Polygons | Mask, picture: dict[str, Any]) -> Box:
-    if isinstance(shape, Mask):
-        if shape.size != (picture["height"], picture["width"]) or not shape.area:
-            raise ValueError("it has no box, and no mask that fits the picture")
-        return shape.box
-    xs = [x for part in shape for x in part[0::2]]
-    ys = [y for part in shape for y in part[1::2]]
-    if not xs or not ys:
-        raise ValueError("it has no box, and a polygon without points")
-    return float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))
-
-
-def _segmentation(value: Any) -> list[list[float]] | Mask | None:
-    """Polygons as they are, run lengths in their compressed form; an empty one is none."""
-    if value is None or value == []:
-        return None
-    if isinstance(value, dict):
-        return Mask.from_coco(value)
-    if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
-        raise ValueError(f"segmentation must be a list of polygons or run lengths, not {_brief(value)}")
-    for part in value:
-        if not _are_numbers(part):
-            raise ValueError(f"a polygon must be x, y of three or more points, not {_brief(part)}")
-    return value
-
-
-def _keypoints(values: Any) -> tuple[tuple[float, float, int], ...]:
-    if not isinstance(values, list) or len(values) % 3 or not _are_numbers(values):
-        raise ValueError(f"keypoints must be x, y and visibility of each point, not {_brief(values)}")
-    return tuple((float(x), float(y), int(v)) for x, y, v in zip(values[0::3], values[1::3], values[2::3]))
-
-
-def _are_numbers(values: list[Any]) -> bool:
-    try:
-        return _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values))
-    except OverflowError:  # a whole number with hundreds of digits
-        return False
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int
-
-
-def _brief(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 FORMAT = Format(fits_coco, splits_of_coco, read_coco, write_coco)

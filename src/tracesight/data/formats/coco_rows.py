@@ -1,21 +1,27 @@
-"""What a COCO file holds, packed: the rows of its arrays as bytes in the order of the file, and who they belong to."""
+"""The arrays of a COCO file, read once: every annotation becomes an `Annotation` as it comes, in any order of keys."""
 
 from __future__ import annotations
 
-import marshal
+import math
 import re
-from array import array
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from tracesight.data.finding import Finding
 from tracesight.data.formats.json_rows import scan_rows
+from tracesight.data.formats.reading import ANNOTATION_ID, UNREADABLE
+from tracesight.data.record import Annotation, Box, Polygons
 from tracesight.errors import UserError
+from tracesight.scene.mask import Mask
 
 NEEDED = ("images", "annotations", "categories")
+# What is kept of a picture's row.
+OF_IMAGES = (
+    "id", "file_name", "coco_url", "width", "height", "license", "source", "sensor", "date_captured", "group",
+    "neg_category_ids", "not_exhaustive_category_ids",
+)  # fmt: skip
 
 # Polygons stay text, under a key of their own: to parse all of their numbers would take longer than all the rest. Only
 # what is well-formed and of three or more points is kept so; the rest is parsed, and what is wrong with it found.
@@ -24,96 +30,83 @@ _NUMBER = r"-?+(?:0|[1-9]\d*+)(?:\.\d++)?+"
 _PAIR = rf"{_NUMBER},\s*+{_NUMBER}"
 _PART = rf"\[\s*+{_PAIR}(?:,\s*+{_PAIR}){{2,}}+\s*+\]"
 _SEGMENTATION = re.compile(rf'"segmentation"\s*+:\s*+(\[\s*+{_PART}(?:\s*+,\s*+{_PART})*+\s*+\])', re.ASCII)
+_NUMBERS = frozenset({int, float})
+# The fields of most annotations; only what has others is looked through for them.
+_USUAL = frozenset({"id", "image_id", "category_id", "bbox", "segmentation", POLYGONS, "area", "iscrowd"})
 
 
-def keep_polygons(text: str) -> str:
-    """JSON with well-formed polygons made strings. Inside a string the quotes before them would be escaped."""
-    return _SEGMENTATION.sub(rf'"{POLYGONS}":"\1"', text)
+class Wrong(NamedTuple):
+    """An annotation that cannot be read."""
 
-
-@dataclass
-class Packed:
-    """Rows of one array, written one after another as bytes. Python objects would take ten times their memory."""
-
-    content: bytearray = field(default_factory=bytearray)
-    starts: array[int] = field(default_factory=lambda: array("q", [0]))
-
-    def add(self, row: Any) -> None:
-        self.content += marshal.dumps(row)
-        self.starts.append(len(self.content))
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, index: int) -> Any:
-        return marshal.loads(memoryview(self.content)[self.starts[index] : self.starts[index + 1]])
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
+    id: int | str
+    message: str
 
 
 @dataclass
 class Rows:
-    """The arrays of a COCO file.
+    """What a file holds.
 
-    pictures: a number from 0 for every image_id that annotations have. owners: for each annotation that number, -1
-    where it has none. ids: of annotations. twice, nameless: positions of annotations whose id is not the first of its
-    kind, or none at all.
+    objects: by image_id, in the order of the file. ids: of annotations. boxless: ids of those whose box is that of
+    their mask. faults: what is wrong with annotations and needs no picture to be told.
     """
 
-    images: Packed = field(default_factory=Packed)
-    annotations: Packed = field(default_factory=Packed)
+    path: Path
+    images: list[dict[str, Any]] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
     licences: list[Any] = field(default_factory=list)
-    pictures: dict[Any, int] = field(default_factory=dict)
-    owners: array[int] = field(default_factory=lambda: array("i"))
+    objects: dict[Any, list[Annotation | Wrong]] = field(default_factory=dict)
     ids: set[int | str] = field(default_factory=set)
-    twice: list[int] = field(default_factory=list)
-    nameless: list[int] = field(default_factory=list)
-
-    def add_annotation(self, row: Any) -> None:
-        if not isinstance(row, dict):
-            raise ValueError("'annotations' must be a list of objects")
-        number, picture = row.get("id"), row.get("image_id")
-        owner = -1
-        if number is None or type(number) not in (int, str):
-            self.nameless.append(len(self.owners))
-        else:
-            if number in self.ids:
-                self.twice.append(len(self.owners))
-            self.ids.add(number)
-            owner = self.pictures.setdefault(picture if type(picture) is int else repr(picture), len(self.pictures))
-        self.owners.append(owner)
-        self.annotations.add(row)
+    boxless: set[int | str] = field(default_factory=set)
+    faults: list[Finding] = field(default_factory=list)
+    count: int = 0
 
     def add_image(self, row: Any) -> None:
         if not isinstance(row, dict):
             raise ValueError("'images' must be a list of objects")
-        self.images.add(row)
+        self.images.append({key: row[key] for key in OF_IMAGES if key in row})
 
     def add_category(self, row: Any) -> None:
         if not isinstance(row, dict):
             raise ValueError("'categories' must be a list of objects")
         self.categories.append(row)
 
-    def owner_array(self) -> np.ndarray:
-        """`owners` as (annotations,) int32."""
-        return np.array(self.owners, np.int32)
+    def add_annotation(self, row: Any) -> None:
+        if not isinstance(row, dict):
+            raise ValueError("'annotations' must be a list of objects")
+        self.count += 1
+        number, picture = row.get("id"), row.get("image_id")
+        if number is None or type(number) not in (int, str):
+            who = f"{self.path}: annotation number {self.count}"
+            self.faults.append(Finding(UNREADABLE, who, "it has no id"))
+            return
+        if number in self.ids:
+            message = f"annotation id {number} occurs twice"
+            self.faults.append(Finding(ANNOTATION_ID, f"{self.path}: annotation {number}", message))
+            number = self._free(number)
+        self.ids.add(number)
+        try:
+            item = _annotation(number, row)
+            if row.get("bbox") is None:
+                self.boxless.add(number)
+        except ValueError as error:
+            item = Wrong(number, str(error))
+        key = picture if type(picture) is int else brief(picture)
+        mine = self.objects.get(key)
+        if mine is None:
+            self.objects[key] = [item]
+        else:
+            mine.append(item)
 
-    def by_picture(self) -> tuple[np.ndarray, np.ndarray]:
-        """order (annotations,), sorted by picture and else as in the file; starts (pictures + 1,), each one's first.
-
-        Those of no picture come first of all and belong to none of the starts.
-        """
-        owners = self.owner_array()
-        order = np.argsort(owners, kind="stable")
-        starts = np.searchsorted(owners[order], np.arange(len(self.pictures) + 1))
-        return order, starts
+    def _free(self, number: int | str) -> str:
+        count = 2
+        while f"{number}~{count}" in self.ids:
+            count += 1
+        return f"{number}~{count}"
 
 
 def rows_of(path: Path) -> Rows:
     """Read a file once. Raises UserError: not JSON, not COCO's arrays, or not to be read at all."""
-    rows = Rows()
+    rows = Rows(path)
     take = {
         "images": rows.add_image, "annotations": rows.add_annotation, "categories": rows.add_category,
         "licenses": rows.licences.append,
@@ -130,3 +123,85 @@ def rows_of(path: Path) -> Rows:
     if missing:
         raise UserError(f"{path}: not COCO instances: it has no {missing[0]!r}")
     return rows
+
+
+def keep_polygons(content: str) -> str:
+    """JSON with well-formed polygons made strings. Inside a string the quotes before them would be escaped."""
+    return _SEGMENTATION.sub(rf'"{POLYGONS}":"\1"', content)
+
+
+def _annotation(number: int | str, row: dict[str, Any]) -> Annotation:
+    """The annotation of a row. Raises ValueError that says what is wrong with it."""
+    get: Callable[..., Any] = row.get
+    polygons = get(POLYGONS)
+    shape = _segmentation(get("segmentation")) if polygons is None else Polygons(polygons)
+    values, area, category = get("bbox"), get("area"), get("category_id")
+    box = _box_around(shape) if values is None and shape is not None else _box(values)
+    if type(category) is not int:
+        raise ValueError(f"there is no category with id {brief(category)}")
+    area = float(area) if type(area) in _NUMBERS else None
+    if _USUAL.issuperset(row):
+        return Annotation(number, category, box, shape, bool(get("iscrowd")), area)
+    return Annotation(
+        number, category, box, shape, bool(get("iscrowd")), area, text(get("annotator")), text(get("tool")),
+        text(get("time")), _keypoints(row["keypoints"]) if "keypoints" in row else None, bool(get("difficult")),
+        bool(get("truncated")),
+    )  # fmt: skip
+
+
+def _box(values: Any) -> Box:
+    """COCO's [x, y, width, height] as (x1, y1, x2, y2)."""
+    if type(values) is not list or len(values) != 4 or not _are_numbers(values):
+        raise ValueError(f"bbox must be four numbers [x, y, width, height], not {brief(values)}")
+    x, y, w, h = values
+    return float(x), float(y), float(x + w), float(y + h)
+
+
+def _box_around(shape: list[list[float]] | Polygons | Mask) -> Box:
+    if isinstance(shape, Mask):
+        if not shape.area:
+            raise ValueError("it has no box, and its mask no pixel")
+        return shape.box
+    xs = [x for part in shape for x in part[0::2]]
+    ys = [y for part in shape for y in part[1::2]]
+    if not xs or not ys:
+        raise ValueError("it has no box, and a polygon without points")
+    return float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))
+
+
+def _segmentation(value: Any) -> list[list[float]] | Mask | None:
+    """Polygons as they are, run lengths in their compressed form; an empty one is none."""
+    if value is None or value == []:
+        return None
+    if isinstance(value, dict):
+        return Mask.from_coco(value)
+    if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
+        raise ValueError(f"segmentation must be a list of polygons or run lengths, not {brief(value)}")
+    for part in value:
+        if not _are_numbers(part):
+            raise ValueError(f"a polygon must be x, y of three or more points, not {brief(part)}")
+    return value
+
+
+def _keypoints(values: Any) -> tuple[tuple[float, float, int], ...]:
+    if not isinstance(values, list) or len(values) % 3 or not _are_numbers(values):
+        raise ValueError(f"keypoints must be x, y and visibility of each point, not {brief(values)}")
+    return tuple((float(x), float(y), int(v)) for x, y, v in zip(values[0::3], values[1::3], values[2::3]))
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    try:
+        return _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values))
+    except OverflowError:  # a whole number with hundreds of digits
+        return False
+
+
+def brief(value: Any) -> str:
+    """A value for a message."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
+def text(value: Any) -> str | None:
+    """A value as text, None as None."""
+    return None if value is None else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -22,8 +23,14 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Every picture in a folder and all below it, by relative path."""
-    return sorted(files_below(folder, PICTURE_SUFFIXES), key=lambda path: path.relative_to(folder).as_posix())
+    """Every picture in a folder and all below it, in the order of `by_name`."""
+    return sorted(files_below(folder, PICTURE_SUFFIXES), key=lambda path: by_name(path.relative_to(folder).as_posix()))
+
+
+def by_name(name: str) -> tuple[str, str]:
+    """What pictures are sorted by: the name without its suffix, so that every format gives them in the same order."""
+    stem, suffix = posixpath.splitext(name)
+    return stem, suffix
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -40,7 +47,7 @@ def folders_in(folder: Path) -> list[Path]:
     """Folders in a folder, by name, hidden ones left out; [] where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(folder / e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+            return sorted(folder / e.name for e in entries if not e.name.startswith(".") and _is_folder(e))
     except OSError:
         return []
 

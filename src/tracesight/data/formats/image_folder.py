@@ -43,14 +43,20 @@ def fits_image_folder(path: Path) -> bool:
     """Whether a folder holds two or more folders of pictures, and nothing that another format would have."""
     if not path.is_dir() or files_in(path, LABEL_SUFFIXES | PICTURE_SUFFIXES):
         return False
-    folders = folders_in(path)
-    inner = [child for folder in folders[:50] for child in (folder, *folders_in(folder))]
-    if any(child.name.lower() in NOT_CATEGORIES for child in inner):
-        return False
-    if any(files_in(folder, LABEL_SUFFIXES) for folder in folders[:50]):
-        return False
-    with_pictures = (folder for folder in folders if next(files_below(folder, PICTURE_SUFFIXES), None) is not None)
-    return next(with_pictures, None) is not None and next(with_pictures, None) is not None
+    categories = 0
+    for folder in folders_in(path):
+        first = next(files_below(folder, PICTURE_SUFFIXES), None)
+        names = [
+            folder.name,
+            *(f.name for f in folders_in(folder)),
+            *(first.relative_to(folder).parts if first else ()),
+        ]
+        if any(name.lower() in NOT_CATEGORIES for name in names):
+            return False
+        if first is not None and any(files_in(home, LABEL_SUFFIXES) for home in {folder, first.parent}):
+            return False
+        categories += first is not None
+    return categories >= 2
 
 
 def write_image_folder(sets: Mapping[str, Dataset], folder: Path) -> list[str]:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.formats.files import files_below, inside, pictures_below, read_text
+from tracesight.data.formats.files import by_name, files_below, inside, pictures_below, read_text
 from tracesight.data.formats.labelme_writer import write_labelme
 from tracesight.data.formats.reading import (
     BAD_PICTURE,
@@ -73,7 +73,7 @@ def read_labelme(path: Path, split: str | None = None) -> Reading:
     the picture inside the file (`imageData`) is not read. Points and lines are left out.
     Raises UserError where there is no such file.
     """
-    files = sorted(files_below(path, JSON))
+    files = sorted(files_below(path, JSON), key=lambda file: by_name(file.relative_to(path).as_posix()))
     if not files:
         raise UserError(f"{path}: no labelme labels in it (.json files with shapes)")
     reading = Reading(path, {}, iter(()), numbered=True)
@@ -127,7 +127,7 @@ def _records(reading: Reading, files: Sequence[Path]) -> Iterator[Record]:
             number, pictures[name], width, height, _annotations(reading, file, data, pictures[name], numbers, size),
             name=name, label_file=file, labels=tuple(numbers[label] for label in labels),
         )  # fmt: skip
-    for name in sorted(left):
+    for name in sorted(left, key=by_name):
         message = f"there is no {Path(name).stem}.json"
         reading.faults.append(Finding(UNLABELLED, str(pictures[name]), message, pictures[name]))
 

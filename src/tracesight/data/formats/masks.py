@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.formats.files import files_below, files_in, folders_in, pictures_below
+from tracesight.data.formats.files import by_name, files_below, files_in, folders_in, pictures_below
 from tracesight.data.formats.masks_writer import OBJECT, write_masks
 from tracesight.data.formats.reading import BAD_PICTURE, NO_PICTURE, UNLABELLED, UNREADABLE, Format, Numbers, Reading
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
@@ -29,6 +29,7 @@ ONE_VALUE = Kind(
     "all that is white taken for one object",
 )  # fmt: skip
 _BESIDE = "_masks"
+_LOOKED_AT = 20  # folders from which the layout is told
 
 
 @dataclass
@@ -54,7 +55,7 @@ def read_masks(path: Path, split: str | None = None) -> Reading:
     items = _items(path, reading.faults)
     if not items:
         raise UserError(f"{path}: no masks in it (ID/images with ID/masks, images with masks, or x_masks.png by x.png)")
-    reading.records = _records(reading, items)
+    reading.records = _records(reading, sorted(items, key=lambda item: by_name(item.name)))
     return reading
 
 
@@ -62,9 +63,7 @@ def fits_masks(path: Path) -> bool:
     """Whether a folder has one of the three layouts."""
     if not path.is_dir():
         return False
-    if _has_both(path):
-        return True
-    if any(_has_both(folder) for folder in folders_in(path)[:50]):
+    if _has_both(path) or _holds_both(path):
         return True
     files = {file.stem for file in files_in(path, PICTURE_SUFFIXES)}
     return any(stem.endswith(_BESIDE) and _named_like(stem, files) is not None for stem in files)
@@ -72,6 +71,12 @@ def fits_masks(path: Path) -> bool:
 
 def _has_both(folder: Path) -> bool:
     return (folder / "masks").is_dir() and (folder / "images").is_dir()
+
+
+def _holds_both(path: Path, depth: int = 3) -> bool:
+    """Whether a folder down to this depth has `images` and `masks`; a few of each depth are looked at."""
+    folders = folders_in(path)[:_LOOKED_AT]
+    return any(_has_both(folder) or (depth > 1 and _holds_both(folder, depth - 1)) for folder in folders)
 
 
 def _named_like(stem: str, stems: set[str]) -> str | None:
@@ -87,13 +92,17 @@ def _items(path: Path, faults: list[Finding]) -> list[_Item]:
     return singles or _of_neighbours(path, faults)
 
 
-def _folders_of_both(path: Path, depth: int = 4) -> Iterator[Path]:
-    """Folders below with `images` and `masks` in them. A link in a loop ends at the depth."""
+def _folders_of_both(path: Path, seen: set[Path] | None = None) -> Iterator[Path]:
+    """Folders below with `images` and `masks` in them, each real one once, so that links in a loop end."""
+    seen = {path.resolve()} if seen is None else seen
     for folder in folders_in(path):
+        if (real := folder.resolve()) in seen:
+            continue
+        seen.add(real)
         if _has_both(folder):
             yield folder
-        elif depth > 1:
-            yield from _folders_of_both(folder, depth - 1)
+        else:
+            yield from _folders_of_both(folder, seen)
 
 
 def _of_singles(root: Path, folder: Path, faults: list[Finding]) -> Iterator[_Item]:
@@ -104,7 +113,8 @@ def _of_singles(root: Path, folder: Path, faults: list[Finding]) -> Iterator[_It
     if not pictures:
         faults.append(Finding(NO_PICTURE, str(folder / "masks"), "there is no picture in images"))
         return
-    masks = [(_category(file, folder / "masks"), file) for file in pictures_below(folder / "masks")]
+    files = sorted(pictures_below(folder / "masks"), key=lambda file: (file.name, file))  # whatever their category is
+    masks = [(_category(file, folder / "masks"), file) for file in files]
     name = f"{folder.relative_to(root).as_posix()}{pictures[0].suffix}"
     yield _Item(name, pictures[0], masks, single=True)
 

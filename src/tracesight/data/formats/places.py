@@ -45,6 +45,8 @@ def places_of(data: Data, formats: Mapping[str, Format], format: str | None = No
         raise UserError(f"{path}: no such file or folder")
     fitting = [name for name in formats if formats[name].fits(path)] if format is None else [format]
     if len(fitting) > 1:
+        fitting = [name for name in fitting if name != BARE]  # which is what it is if it is nothing else
+    if len(fitting) > 1:
         raise UserError(f"{path}: could be {' or '.join(fitting)}; say which with --format")
     for name in fitting:
         if splits := formats[name].splits(path):

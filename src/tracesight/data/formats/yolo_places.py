@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.formats.files import files_below, files_in, inside, pictures_below, read_text
+from tracesight.data.formats.files import by_name, files_below, files_in, inside, pictures_below, read_text
 from tracesight.data.formats.places import SPLITS
 from tracesight.data.formats.reading import NO_FILE, OUTSIDE_FOLDER
 from tracesight.data.pictures import PICTURE_SUFFIXES
@@ -93,7 +93,7 @@ def pictures_of(layout: Layout, split: str | None) -> list[tuple[str, Path]]:
         base = place if len(entries) == 1 and place.is_dir() else layout.root
         pictures = pictures_below(place) if place.is_dir() else _listed(layout, place)
         found |= {file.relative_to(base).as_posix(): file for file in pictures}
-    names = sorted(found)
+    names = sorted(found, key=by_name)
     shared = "images/"
     if all(name.startswith(shared) for name in names):
         return [(name.removeprefix(shared), found[name]) for name in names]
