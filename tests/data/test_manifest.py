@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from made_formats import MAKERS
 from made_sets import write_json, write_set
@@ -150,6 +151,16 @@ def test_written_and_read(data: Path, tmp_path: Path) -> None:
     assert json.loads(manifest.dump())["roots"]["pictures"] == manifest.roots.pictures
 
 
+def test_the_schema_in_the_docs_is_that_of_the_format(data: Path) -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "manifest-1.json").read_text("utf-8"))
+    ours = Manifest.model_json_schema()  # whose wording belongs to pydantic's version
+    assert schema["properties"].keys() == ours["properties"].keys()
+    assert {name: list(part["properties"]) for name, part in schema["$defs"].items()} == {
+        name: list(part["properties"]) for name, part in ours["$defs"].items()
+    }
+    jsonschema.validate(json.loads(made(data).dump()), schema)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -158,6 +169,7 @@ def test_written_and_read(data: Path, tmp_path: Path) -> None:
         (lambda m: m["pictures"][0].update(split="val"), "its root of split"),
         (lambda m: m["label_files"][0].update(sha256="0" * 64), "its root of label files"),
         (lambda m: m["categories"][0].update(name="screw"), "its root of labels"),
+        (lambda m: m["splits"]["val"]["roots"].update(labels="0" * 64), "its root of val"),
         (lambda m: m.update(version=2), "not a manifest that can be read"),
         (lambda m: m.update(extra=1), "extra"),
         (lambda m: m["pictures"][0].update(sha256="xyz"), "pictures.0.sha256"),
@@ -186,6 +198,7 @@ def test_roots_of_a_set_are_those_of_its_own_manifest(data: Path) -> None:
     train = read_sets(data)[0]["train"]
     roots = made(data / "train").roots
     assert roots_of_set(train) == {"pictures": roots.pictures, "labels": roots.labels}
+    assert made(data).splits["train"].roots.model_dump() == roots_of_set(train)
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ ALIKE = {
     "less contrast": lambda image: ImageEnhance.Contrast(image).enhance(0.7),
     "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
     "grey": lambda image: image.convert("L"),
+    "transparent": lambda image: image.convert("RGBA"),
     "16 bit": lambda image: np.asarray(image.convert("L")).astype(np.uint16) * 257,
 }
 

@@ -23,6 +23,7 @@ from tracesight.lineage.manifest import (
     count_licences,
     count_sensors,
     roots_of,
+    split_roots,
 )
 
 mlcroissant = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed (pip install '.[test]')")
@@ -49,7 +50,9 @@ def manifest(folder: Path, splits: tuple[str | None, ...] = ("train", "val"), **
     )  # fmt: skip
     files = (FileRow(name="labels.json", sha256=file_digest(labels), bytes=labels.stat().st_size),)
     categories = (Category(id=7, name="nut"),)
-    counts = SplitCount(pictures=2, objects=1, categories={7: Count(pictures=1, objects=1)})
+    counts = SplitCount(
+        pictures=2, objects=1, categories={7: Count(pictures=1, objects=1)}, roots=split_roots(pictures, categories)
+    )  # fmt: skip
     return Manifest(
         made_by="test", roots=roots_of(pictures, files, categories), splits={s or "all": counts for s in splits},
         categories=categories, licences=count_licences(pictures), sensors=count_sensors(pictures), tools={"pen": 2},

@@ -27,6 +27,7 @@ def test_the_record_names_versions_data_and_seed_but_no_host():
 
 
 def test_pictures_of_each_category_survive_json():
+    assert split_record("ab" * 32, 1, 2, roots={"pictures": "cd" * 32})["roots"] == {"pictures": "cd" * 32}
     row = split_record("ab" * 32, 10, 40, {11: 3, -2: 0, 7: 10})
     assert list(row["pictures_of_category"].items()) == [("-2", 0), ("7", 10), ("11", 3)]
     record = {"data": {"train": row, "val": split_record("cd" * 32, 2, 4, {7: 2})}}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracesight.data.digests import file_digests
 from tracesight.data.formats.places import ALL
 from tracesight.data.record import Annotation, Box, Dataset, Record
 from tracesight.lineage.compare import Change, Place, category_changes, pairs_of, picture_changes, renames
@@ -65,7 +64,7 @@ def compare(
 
 def pictures_root(sets: Mapping[str, Dataset]) -> bytes:
     """The root of pictures that a manifest would have."""
-    digests = file_digests([record.path for dataset in sets.values() for record in dataset])
+    digests = (digest for dataset in sets.values() for digest in dataset.picture_digests)
     return bytes.fromhex(root(map(picture_leaf, digests)))
 
 
@@ -94,11 +93,10 @@ class _Pair:
 def _places(sets: Mapping[str, Dataset]) -> tuple[list[Place], Callable[[int], Record]]:
     """Where every picture is, and how to get at its record."""
     where = [(name, dataset, at) for name, dataset in sets.items() for at in range(len(dataset))]
-    found = [(record.name, record.path) for dataset in sets.values() for record in dataset]
-    digests = file_digests([path for _, path in found])
     places = [
-        Place(None if split == ALL else split, name, digest)
-        for (split, _, _), (name, _), digest in zip(where, found, digests)
+        Place(None if split == ALL else split, record.name, digest)
+        for split, dataset in sets.items()
+        for record, digest in zip(dataset, dataset.picture_digests)
     ]
     return places, lambda position: where[position][1][where[position][2]]
 

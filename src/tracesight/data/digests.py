@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tracesight.data.cache import cached
 from tracesight.data.exif import Exif, read_exif
 from tracesight.errors import UserError
 
-VERSION = 1
+VERSION = 2
 _WHOLE = 1 << 25  # bytes; larger files are read piece by piece
 _CHUNK = 200  # files that a process takes at once
 _MANY = 4000  # files from which processes pay
@@ -59,7 +60,7 @@ def file_facts(
             if progress is not None and not kept:
                 progress(done, len(unknown))
 
-    kind = "facts-private" if private else "facts"
+    kind = "facts" + ", private" * private + ", dicom" * (find_spec("pydicom") is not None)
     rows = cached(paths, kind, VERSION, compute, progress) if kept else list(compute(list(paths)))
     return [Facts(sha256, size, None if exif is None else Exif(**exif)) for sha256, size, exif in rows]
 

@@ -34,6 +34,7 @@ from tracesight.lineage.manifest import (
     count_sensors,
     picture_leaf,
     roots_of,
+    split_roots,
 )
 from tracesight.lineage.merkle import root
 from tracesight.lineage.pseudonym import pseudonym
@@ -76,7 +77,7 @@ class _Seen:
 
     rows: keyword arguments of a PictureRow. pictures: the file of each. abouts: the label file's word for its sensor.
     labels: label files, each once. masks: whether there are any that are not polygons. workers: by name. tools: objects
-    by tool.
+    by tool. splits: keyword arguments of a SplitCount.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +87,7 @@ class _Seen:
     masks: bool = False
     workers: dict[str, _Work] = field(default_factory=dict)
     tools: Counter[str] = field(default_factory=Counter)
-    splits: dict[str, SplitCount] = field(default_factory=dict)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def manifest_of(
@@ -123,10 +124,14 @@ def manifest_of(
     label_rows.sort(key=lambda row: row.name)
     table = sorted({pair for dataset in sets.values() for pair in dataset.categories.items()})
     categories = tuple(Category(id=number, name=text) for number, text in table)
+    splits = {
+        split: SplitCount(**counts, roots=split_roots([r for r in pictures if (r.split or ALL) == split], categories))
+        for split, counts in seen.splits.items()
+    }
     return Manifest(
         made_by=f"tracesight {__version__}", title=asked.title, controller=asked.controller, licence=asked.licence,
         source=asked.source, roots=roots_of(pictures, label_rows, categories), pseudonyms=_pseudonyms(asked),
-        splits=seen.splits, categories=categories, licences=count_licences(pictures),
+        splits=splits, categories=categories, licences=count_licences(pictures),
         sensors=count_sensors(pictures), annotators=_annotators(seen.workers, called),
         tools=dict(sorted(seen.tools.items())), label_files=tuple(label_rows), pictures=pictures,
         findings=dict(sorted(Counter(finding.kind.code for finding in findings).items())),
@@ -134,15 +139,13 @@ def manifest_of(
 
 
 def roots_of_set(dataset: Dataset) -> dict[str, str]:
-    """The roots of pictures and labels of one set, as its own manifest would have them; from the cache where it can."""
-    facts = file_facts([record.path for record in dataset])
+    """The roots of pictures and labels of one set, as its own manifest would have them."""
     table = [Category(id=number, name=name) for number, name in dataset.categories.items()]
-    labels = (labels_digest(record) for record in dataset)
     rows = [
-        PictureRow(name="", sha256=f.sha256, bytes=f.bytes, labels=said, objects=0) for f, said in zip(facts, labels)
+        PictureRow(name="", sha256=digest, bytes=0, labels=labels_digest(record), objects=len(record.annotations))
+        for record, digest in zip(dataset, dataset.picture_digests)
     ]
-    roots = roots_of(rows, (), table)
-    return {"pictures": roots.pictures, "labels": roots.labels}
+    return split_roots(rows, table).model_dump()
 
 
 def verify(
@@ -255,7 +258,7 @@ def _look(split: str, dataset: Dataset, seen: _Seen) -> None:
         for number in {*(a.category_id for a in record.annotations), *record.labels}:
             shown[number] += 1
     categories = {i: Count(pictures=shown[i], objects=objects[i]) for i in sorted(shown)}
-    seen.splits[split] = SplitCount(pictures=len(dataset), objects=objects.total(), categories=categories)
+    seen.splits[split] = {"pictures": len(dataset), "objects": objects.total(), "categories": categories}
 
 
 def _picture(

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from tracesight.data.digests import file_digests
 from tracesight.data.formats import writer_of
 from tracesight.data.formats.placing import written_whole
 from tracesight.data.phash import NEAR, near_pairs, perceptual_hashes
@@ -74,7 +73,7 @@ def split_dataset(
     Raises UserError: fewer pictures that are not bound together than parts; a picture that cannot be read.
     """
     records = list(dataset)
-    digests = file_digests([record.path for record in records])
+    digests = dataset.picture_digests
     groups = groups_of(records, group_by)
     pairs: list[tuple[int, int, int]] = []
     if near is not None:
@@ -88,7 +87,7 @@ def split_dataset(
         )
     held = _held(records, inverse, len(first))
     part = stratify(held, list(shares.values()), _ranks(seed, digests, inverse, len(first)))[inverse]
-    found = Split(dataset, tuple(shares), part, unit, tuple(digests), ())
+    found = Split(dataset, tuple(shares), part, unit, digests, ())
     return replace(found, notes=tuple(_notes(found, records, shares, groups)))
 
 

@@ -24,7 +24,7 @@ from tracesight.errors import UserError
 
 BITS = 256
 NEAR = 40  # bits in which two pictures may differ and still count as the same one
-VERSION = 2
+VERSION = 3
 _GRID = 32  # the picture is brought to this size before it is transformed
 _KEPT = 16  # frequencies a side: their square is BITS
 _COSINES = np.cos(np.pi * np.arange(_KEPT)[:, None] * (2 * np.arange(_GRID) + 1)[None] / (2 * _GRID))
@@ -83,8 +83,10 @@ def _hash_of_file(path: Path) -> str | None:
 def _grey(pixels: np.ndarray) -> Image.Image:
     """Levels of grey on the grid, in floating point."""
     height, width = pixels.shape[:2]
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels = pixels[..., :-1]  # which is transparency nearly always
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(np.ascontiguousarray(pixels))
     else:
         plane = pixels.astype(np.float32)
         image = Image.fromarray(plane.mean(-1) if plane.ndim == 3 else plane)

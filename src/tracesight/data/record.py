@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from tracesight.lineage.digest import file_digest, rows_digest
+from tracesight.data.digests import file_digests
+from tracesight.lineage.digest import rows_digest
 from tracesight.scene.mask import Mask
 
 Box = tuple[float, float, float, float]
@@ -283,13 +283,17 @@ class Dataset:
         return Dataset.of(records, every, self.path, self.notes, self.numbered, keypoints, parents)
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) over categories, labels and the bytes of every picture; independent of paths and of order.
+    def picture_digests(self) -> tuple[str, ...]:
+        """SHA-256 (hex) of every picture file, in order; of unchanged files those that were computed before.
 
-        Reads every picture file once. Raises UserError for one that cannot be read.
+        Raises UserError: the first file that cannot be read.
         """
-        with ThreadPoolExecutor(8) as pool:
-            rows = list(pool.map(lambda index: _row(self[index]), range(len(self))))
+        return tuple(file_digests([record.path for record in self]))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over categories, labels and the bytes of every picture; independent of paths and of order."""
+        rows = [_row(record, digest) for record, digest in zip(self, self.picture_digests)]
         table = [json.dumps(sorted(self.categories.items()))]
         if self.keypoints:
             table.append(json.dumps(sorted((i, points.names, points.skeleton) for i, points in self.keypoints.items())))
@@ -301,9 +305,9 @@ def _renumbered(record: Record, ids: dict[int, int]) -> Record:
     return replace(record, annotations=annotations, labels=tuple(ids[number] for number in record.labels))
 
 
-def _row(record: Record) -> str:
+def _row(record: Record, digest: str) -> str:
     """A record without its path as one line of JSON, its picture as the digest of the file's bytes."""
-    row = [file_digest(record.path), record.id, record.height, record.width, [_fields(a) for a in record.annotations]]
+    row = [digest, record.id, record.height, record.width, [_fields(a) for a in record.annotations]]
     # Only where there is something to say: data without it keeps the digest that it had before there was a place.
     if record.absent is not None or record.not_exhaustive:
         absent = None if record.absent is None else sorted(set(record.absent))

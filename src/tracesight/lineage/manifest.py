@@ -80,10 +80,18 @@ class Count(_Row):
     objects: int
 
 
+class SplitRoots(_Row):
+    """Merkle roots of one split alone, under the categories of the whole; a run record holds the same."""
+
+    pictures: Digest
+    labels: Digest
+
+
 class SplitCount(Count):
     """categories: by id; those without an object are left out."""
 
     categories: dict[int, Count]
+    roots: SplitRoots
 
 
 class Annotator(_Row):
@@ -166,6 +174,10 @@ def load_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: not a manifest that can be read ({where}: {first['msg']})") from None
     found = roots_of(manifest.pictures, manifest.label_files, manifest.categories)
     wrong = [name for name in Roots.model_fields if getattr(found, name) != getattr(manifest.roots, name)]
+    for split, count in manifest.splits.items():
+        rows = [row for row in manifest.pictures if (row.split or ALL) == split]
+        if split_roots(rows, manifest.categories) != count.roots:
+            wrong.append(split)
     if wrong:
         raise UserError(f"{path}: has been altered: its rows do not give its root of {wrong[0].replace('_', ' ')}")
     return manifest
@@ -195,6 +207,12 @@ def roots_of(pictures: Iterable[PictureRow], label_files: Iterable[FileRow], cat
 
 def _pair(row: PictureRow) -> tuple[bytes, bytes]:
     return row.sha256.encode(), row.labels.encode()
+
+
+def split_roots(pictures: Iterable[PictureRow], categories: Iterable[Category]) -> SplitRoots:
+    """The roots of one split, of whose pictures these are the rows."""
+    roots = roots_of(pictures, (), categories)
+    return SplitRoots(pictures=roots.pictures, labels=roots.labels)
 
 
 def picture_leaf(sha256: str) -> bytes:

@@ -51,14 +51,20 @@ def run_record(
 
 
 def split_record(
-    digest: str, pictures: int, annotations: int, pictures_of_category: Mapping[int, int] | None = None
+    digest: str,
+    pictures: int,
+    annotations: int,
+    pictures_of_category: Mapping[int, int] | None = None,
+    roots: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What the record keeps of one split: digest over labels and pictures, and how many of both.
 
-    pictures_of_category: category id → number of pictures with an object of it; written only where given, with ids as
-    text, as JSON has them.
+    pictures_of_category: category id → number of pictures with an object of it, with ids as text, as JSON has them.
+    roots: the Merkle roots of pictures and labels that a manifest of the split has. Both are written where given.
     """
     row: dict[str, Any] = {"digest": digest, "pictures": pictures, "annotations": annotations}
+    if roots is not None:
+        row["roots"] = dict(roots)
     if pictures_of_category is not None:
         row["pictures_of_category"] = {str(i): int(pictures_of_category[i]) for i in sorted(pictures_of_category)}
     return row

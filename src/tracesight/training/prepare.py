@@ -10,6 +10,7 @@ from typing import Any
 
 from tracesight.data.checks import check_masks, check_pictures
 from tracesight.data.formats import read_splits
+from tracesight.data.manifest import roots_of_set
 from tracesight.data.record import Dataset
 from tracesight.evaluation.frequency import training_pictures
 from tracesight.lineage.record import split_record
@@ -44,12 +45,12 @@ class Splits:
         return training_pictures(self.train)
 
     def record(self) -> dict[str, dict[str, Any]]:
-        """The rows of the run record: split → digest and counts. Reads every picture file once."""
+        """The rows of the run record: split → digest, counts and roots. Reads every picture file that it must."""
         rows = {}
         for name, dataset in self.named.items():
             objects = sum(len(record.annotations) for record in dataset)
             counts = self.train_pictures if name == "train" else None
-            rows[name] = split_record(dataset.digest, len(dataset), objects, counts)
+            rows[name] = split_record(dataset.digest, len(dataset), objects, counts, roots_of_set(dataset))
         return rows
 
 
