@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tracesight.data.formats import read_dataset
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.formats import read_dataset, read_sets
+from tracesight.data.record import Annotation, Dataset, Keypoints, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 
@@ -142,6 +142,17 @@ def image(position: int = 0, **change: Any) -> Callable[[dict[str, Any]], None]:
         (annotation(1, segmentation={"size": [H, W], "counts": [5]}), "annotation 1 on sub/a.png: mask counts cover 5"),
         (annotation(1, segmentation={"size": [W, H], "counts": [H * W]}), "its mask is of size [30, 20]"),
         (annotation(1, segmentation={"size": [H, W]}), "annotation 1 on sub/a.png: "),
+        (image(0, file_name="C:\\a.png"), "C:\\a.png (id 5): it lies outside"),
+        (image(0, file_name="..\\..\\a.png"), "(id 5): it lies outside"),
+        (image(0, file_name="\\\\server\\a.png"), "(id 5): it lies outside"),
+        (image(0, file_name="sub/../../a.png"), "sub/../../a.png (id 5): it lies outside"),
+        (annotation(0, bbox=[3, 2, 6, 10**400]), "annotation 0 on sub/a.png: bbox must be four numbers"),
+        (annotation(0, bbox=[3, 2, True, 6]), "annotation 0 on sub/a.png: bbox must be four numbers"),
+        (annotation(0, keypoints=[1, 2]), "annotation 0 on sub/a.png: keypoints must be x, y and visibility"),
+        (annotation(0, keypoints=[1, 2, float("inf")]), "annotation 0 on sub/a.png: keypoints must be"),
+        (lambda d: d["categories"][0].update(keypoints="nose"), "category 1000000000000: its keypoints cannot be read"),
+        (lambda d: d["categories"][0].update(keypoints=["nose"], skeleton=[[1, 2]]), "skeleton must be pairs"),
+        (lambda d: d["categories"][0].update(keypoints=["nose"], skeleton=[1]), "its keypoints cannot be read"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_it(tmp_path: Path, change: Callable[[Any], Any], words: str) -> None:
@@ -208,3 +219,57 @@ def test_pictures_without_a_file_name_are_named_by_their_address(tmp_path: Path)
     assert [record.path for record in dataset] == [root / "sub/a.png", root / "val2017/b.png"]
     data["images"][0]["file_name"] = "b.png"
     assert read_dataset(write(tmp_path, data))[0].path == root / "b.png"
+
+
+def test_windows_separators_and_backslashes_that_are_letters(tmp_path: Path) -> None:
+    data = coco()
+    data["images"][0]["file_name"] = "sub\\a.png"
+    record = read_dataset(write(tmp_path, data))[0]
+    assert (record.path, record.name) == (tmp_path / "images/sub/a.png", "sub/a.png")
+    Image.new("RGB", (W, H)).save(tmp_path / "images" / "sub\\a.png")
+    assert read_dataset(tmp_path)[0].path == tmp_path / "images" / "sub\\a.png"
+
+
+def test_a_missing_box_is_that_of_the_mask_and_a_warning(tmp_path: Path) -> None:
+    data = coco()
+    for row in data["annotations"][:3]:
+        del row["bbox"]
+    sets, findings = read_sets(write(tmp_path, data))
+    assert [a.box for a in sets["all"][0].annotations] == [(3, 2, 9, 8)] * 4
+    assert [(f.kind.severity, f.kind.code, f.annotation) for f in findings] == [
+        ("warning", "box-missing", 0), ("warning", "box-missing", 1), ("warning", "box-missing", 2),
+    ]  # fmt: skip
+
+
+def test_keypoints(tmp_path: Path) -> None:
+    data = coco()
+    data["categories"][1].update(keypoints=["head", "foot"], skeleton=[[1, 2]])
+    data["annotations"][0]["keypoints"] = [3, 2, 2, 0, 0, 0]
+    (tmp_path / "annotations").mkdir()
+    write(tmp_path, data).rename(tmp_path / "annotations/person_keypoints_val2017.json")
+    (tmp_path / "images").rename(tmp_path / "val2017")
+    dataset = read_dataset(tmp_path)
+    assert dataset.keypoints == {-7: Keypoints(("head", "foot"), ((0, 1),))}
+    assert [a.keypoints for a in dataset[0].annotations] == [((3, 2, 2), (0, 0, 0)), None, None, None]
+
+
+@pytest.mark.parametrize(("encoding", "read"), [("utf-8-sig", True), ("utf-16", True), ("latin-1", False)])
+def test_encodings(tmp_path: Path, encoding: str, read: bool) -> None:
+    data = coco()
+    data["categories"][0]["name"] = "Zölle"
+    path = write(tmp_path, data)
+    path.write_bytes(json.dumps(data, ensure_ascii=False).encode(encoding))
+    if read:
+        assert "Zölle" in read_dataset(tmp_path).categories.values()
+    else:
+        with pytest.raises(UserError, match="not JSON"):
+            read_dataset(path)
+
+
+def test_files_of_this_package_are_no_labels(tmp_path: Path) -> None:
+    write(tmp_path, coco())
+    for name, content in (("manifest.json", '{"format": "tracesight manifest 1"}'), ("c.json", '{"@context": {}}')):
+        (tmp_path / name).write_text(content)
+    assert len(read_dataset(tmp_path)) == 2
+    (tmp_path / "labels.json").unlink()
+    assert len(read_dataset(tmp_path)) == 2, "bare pictures now"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tracesight.data.finding import Finding
-from tracesight.data.formats.files import files_in, folders_in, pictures_below
+from tracesight.data.formats.files import files_in, folders_in, is_ours, pictures_below
 from tracesight.data.formats.image_folder import NOT_CATEGORIES
 from tracesight.data.formats.losses import losses
 from tracesight.data.formats.places import folder_of
@@ -37,15 +37,19 @@ def read_bare(path: Path, split: str | None = None) -> Reading:
 
 def fits_bare(path: Path) -> bool:
     """Whether a folder holds pictures, itself or in one folder, and no file that may hold labels of any format."""
-    if not path.is_dir() or files_in(path, TELLING) or has_labels(path):
+    if not path.is_dir() or _tells(path) or has_labels(path):
         return False
     folders = folders_in(path)
     inner = [child for folder in folders for child in (folder, *folders_in(folder))]
-    if any(files_in(folder, TELLING) for folder in folders) or any(f.name.lower() in LABEL_FOLDERS for f in inner):
+    if any(map(_tells, folders)) or any(f.name.lower() in LABEL_FOLDERS for f in inner):
         return False
     if files_in(path, PICTURE_SUFFIXES):
         return not any(file.stem.endswith("_masks") for file in files_in(path, PICTURE_SUFFIXES))
     return len(folders) == 1 and bool(pictures_below(folders[0]))
+
+
+def _tells(folder: Path) -> bool:
+    return any(not is_ours(file) for file in files_in(folder, TELLING))
 
 
 def write_bare(sets: Mapping[str, Dataset], folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.formats.coco_rows import Rows, Wrong, brief, rows_of, text
 from tracesight.data.formats.coco_writer import write_coco
-from tracesight.data.formats.files import inside, picture_named
+from tracesight.data.formats.files import inside, is_ours, picture_named
 from tracesight.data.formats.reading import (
     NO_PICTURE,
     OUTSIDE_FOLDER,
@@ -105,12 +105,10 @@ def _file_of(folder: Path, split: str | None) -> Path:
 def _looks_like_coco(file: Path) -> bool | None:
     """None: not even JSON, or of nobody's keys, so that it may be meant to be."""
     try:
+        if is_ours(file):
+            return False
         with file.open("rb") as stream:
             head = stream.read(_SMALL + 1)
-        if re.search(
-            rb'"format": "tracesight |"@context"', head[:200]
-        ):  # a manifest or a split that lies with the data
-            return False
         keys = set(json.loads(head)) if len(head) <= _SMALL else set(re.findall(r'"(\w+)"\s*:', head[:_HEAD].decode()))
     except (OSError, ValueError, RecursionError, TypeError):
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracesight.data.finding import Finding
-from tracesight.data.formats.json_rows import scan_rows
+from tracesight.data.formats.json_rows import NotJSON, scan_rows
 from tracesight.data.formats.reading import ANNOTATION_ID, UNREADABLE
 from tracesight.data.record import Annotation, Box, Polygons
 from tracesight.errors import UserError
@@ -115,10 +115,10 @@ def rows_of(path: Path) -> Rows:
         keys = scan_rows(path, take, keep_polygons)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        message = " ".join(str(error).split())
-        coco = message.startswith("'")
-        raise UserError(f"{path}: not COCO instances: {message}" if coco else f"{path}: not JSON ({message})") from None
+    except (NotJSON, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not COCO instances: {' '.join(str(error).split())}") from None
     missing = [key for key in NEEDED if key not in keys]
     if missing:
         raise UserError(f"{path}: not COCO instances: it has no {missing[0]!r}")

@@ -43,6 +43,15 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
+def is_ours(file: Path) -> bool:
+    """Whether a file is a manifest or a split that this package wrote to lie with the data, and so no label file."""
+    try:
+        with file.open("rb") as stream:
+            return re.search(rb'"format": "tracesight |"@context"', stream.read(200)) is not None
+    except OSError:
+        return False
+
+
 def folders_in(folder: Path) -> list[Path]:
     """Folders in a folder, by name, hidden ones left out; [] where there is no such folder."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tracesight.data.finding import Finding
-from tracesight.data.formats.files import files_below, files_in, folders_in, pictures_below
+from tracesight.data.formats.files import files_below, files_in, folders_in, is_ours, pictures_below
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import folder_names, place
@@ -41,7 +41,7 @@ def read_image_folder(path: Path, split: str | None = None) -> Reading:
 
 def fits_image_folder(path: Path) -> bool:
     """Whether a folder holds two or more folders of pictures, and nothing that another format would have."""
-    if not path.is_dir() or files_in(path, LABEL_SUFFIXES | PICTURE_SUFFIXES):
+    if not path.is_dir() or _holds_labels(path) or files_in(path, PICTURE_SUFFIXES):
         return False
     categories = 0
     for folder in folders_in(path):
@@ -53,10 +53,14 @@ def fits_image_folder(path: Path) -> bool:
         ]
         if any(name.lower() in NOT_CATEGORIES for name in names):
             return False
-        if first is not None and any(files_in(home, LABEL_SUFFIXES) for home in {folder, first.parent}):
+        if first is not None and any(map(_holds_labels, {folder, first.parent})):
             return False
         categories += first is not None
     return categories >= 2
+
+
+def _holds_labels(folder: Path) -> bool:
+    return any(not is_ours(file) for file in files_in(folder, LABEL_SUFFIXES))
 
 
 def write_image_folder(sets: Mapping[str, Dataset], folder: Path) -> list[str]:

@@ -19,14 +19,18 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _COMMA = re.compile(r"[ \t\n\r]*+,[ \t\n\r]*+")
 
 
+class NotJSON(ValueError):
+    """Something in a file that is no JSON."""
+
+
 def scan_rows(
     path: Path, take: Mapping[str, Callable[[Any], object]], prepare: Callable[[str], str] | None = None
 ) -> set[str]:
     """Call `take[key]` with each element of the array under this key of the file's object; the keys that are there.
 
     What lies under other keys is read and dropped. prepare: changes the text before it is parsed, a piece at a time,
-    and its own changes no more. Raises ValueError: not JSON, not an object, or no array under a key of `take`. Raises
-    OSError.
+    and its own changes no more. Raises NotJSON, also for what is no object; ValueError: no array under a key of `take`,
+    or what `take` raises; OSError.
     """
     with path.open("rb") as file:
         return _Scanner(file, prepare or str).scan(take)
@@ -37,16 +41,16 @@ class _Scanner:
 
     def __init__(self, file: Any, prepare: Callable[[str], str]) -> None:
         self.file, self.prepare = file, prepare
-        start = file.read(4)
-        encoding = json.detect_encoding(start)
+        encoding = json.detect_encoding(file.read(4))
+        file.seek(0)
         self.decode = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)().decode
-        self.text, self.at, self.before, self.ended = self.decode(start), 0, 0, False
+        self.text, self.at, self.before, self.ended = "", 0, 0, False
         self.scan_once: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
 
     def scan(self, take: Mapping[str, Callable[[Any], object]]) -> set[str]:
         keys: set[str] = set()
         if self.next_character() != "{":
-            raise ValueError("not a JSON object")
+            raise NotJSON("not an object")
         self.at += 1
         while self.next_character() != "}":
             if keys:
@@ -131,10 +135,14 @@ class _Scanner:
         content = self.file.read(size)
         self.ended = len(content) < size
         self.before += self.at
-        self.text, self.at = self.prepare(self.text[self.at :] + self.decode(content, self.ended)), 0
+        try:
+            more = self.decode(content, self.ended)
+        except UnicodeDecodeError as error:
+            raise NotJSON(f"not {error.encoding.upper()} text; save it as UTF-8") from None
+        self.text, self.at = self.prepare(self.text[self.at :] + more), 0
 
     def fail(self, message: str, position: int | None = None) -> NoReturn:
-        raise ValueError(f"{message} at character {self.before + (self.at if position is None else position)}")
+        raise NotJSON(f"{message} at character {self.before + (self.at if position is None else position)}")
 
 
 def _drop(_: Any) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.formats.files import by_name, files_below, inside, pictures_below, read_text
+from tracesight.data.formats.files import by_name, files_below, inside, is_ours, pictures_below, read_text
 from tracesight.data.formats.labelme_writer import write_labelme
 from tracesight.data.formats.reading import (
     BAD_PICTURE,
@@ -73,7 +73,8 @@ def read_labelme(path: Path, split: str | None = None) -> Reading:
     the picture inside the file (`imageData`) is not read. Points and lines are left out.
     Raises UserError where there is no such file.
     """
-    files = sorted(files_below(path, JSON), key=lambda file: by_name(file.relative_to(path).as_posix()))
+    files = [file for file in files_below(path, JSON) if not is_ours(file)]
+    files.sort(key=lambda file: by_name(file.relative_to(path).as_posix()))
     if not files:
         raise UserError(f"{path}: no labelme labels in it (.json files with shapes)")
     reading = Reading(path, {}, iter(()), numbered=True)

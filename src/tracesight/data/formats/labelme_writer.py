@@ -23,7 +23,7 @@ KEPT = {
     "objects", "masks of objects", "the mark of crowds", "the mark of difficult objects",
     "the mark of truncated objects", "categories of a picture as a whole",
 }  # fmt: skip
-_VERSION = "5.4.1"  # the first whose files these could be
+_VERSION = "5.4.1"  # of labelme, whose files these look like
 
 
 def write_labelme(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
