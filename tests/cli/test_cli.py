@@ -30,6 +30,7 @@ COMMANDS = [
     "weights import",
     "models",
     "data",
+    "data check",
     "data convert",
     "data manifest",
     "data split",

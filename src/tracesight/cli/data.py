@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from tracesight.cli.data_check import check
 from tracesight.cli.data_convert import convert
 from tracesight.cli.data_diff import diff
 from tracesight.cli.data_manifest import manifest
@@ -17,6 +18,7 @@ def _root() -> None:
     pass
 
 
+app.command("check")(check)
 app.command("convert")(convert)
 app.command("manifest")(manifest)
 app.command("split")(split)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,9 @@ def evaluate(
         str | None, typer.Option(help="train or val. Default: val; all of DATA where it is one set of pictures.")
     ] = None,
     format: Annotated[str | None, typer.Option(help="How DATA is labelled. Default: recognised.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Code of errors in DATA to put right or leave out, not to refuse.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that receives metrics.json and results.coco.json.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
@@ -30,15 +35,22 @@ def evaluate(
     Under torchrun its processes share the pictures: torchrun --nproc-per-node 2 -m tracesight evaluate …
     """
     from tracesight.bundle import load
-    from tracesight.cli.show import progress
-    from tracesight.data.checks import check_pictures
+    from tracesight.cli.show import note, progress
+    from tracesight.data.kinds import check_codes
+    from tracesight.training.prepare import checked
+    from tracesight.training.progress import Display
     from tracesight.training.ranks import joined, of_first
     from tracesight.training.validate import results_of_all
 
     with joined(device) as (ranks, place):
         model = load(bundle)
-        dataset = _dataset(model, data, split, format)
-        of_first(ranks, lambda: check_pictures(dataset, channels=model.in_channels))
+        check_codes(allow or ())
+        dataset = _dataset(model, data, split, format, allow or ())
+        display = Display(note, interval=math.inf, quiet=not ranks.first)
+        changed, notes = of_first(ranks, lambda: checked({"data": dataset}, model.in_channels, display, allow or ()))
+        dataset = changed.get("data", dataset)
+        for line in notes:
+            display.say(f"note: {line}")
         with progress("evaluate", len(dataset), quiet=not ranks.first) as advance:
             results = results_of_all(model, dataset, ranks, lambda _: advance(), device=place, precision=precision)
         of_first(ranks, lambda: _score(model, dataset, results or [], out, as_json))
@@ -73,7 +85,7 @@ def _score(model: Bundle, dataset: Dataset, results: list[dict[str, Any]], out: 
         typer.echo(evaluation.table(metrics))
 
 
-def _dataset(model: Bundle, data: Path, split: str | None, format: str | None) -> Dataset:
+def _dataset(model: Bundle, data: Path, split: str | None, format: str | None, allow: Sequence[str]) -> Dataset:
     """The labelled pictures that are meant."""
     from tracesight.data.formats import FORMATS, read_dataset, read_splits
     from tracesight.data.formats.places import ALL, places_of
@@ -82,10 +94,10 @@ def _dataset(model: Bundle, data: Path, split: str | None, format: str | None) -
     if split not in (None, "train", "val"):
         raise UserError(f"--split {split}: use train or val")
     if split is None and ALL in places_of(data, FORMATS, format):
-        dataset = read_dataset(data, format)
+        dataset = read_dataset(data, format, allow=allow)
     else:
         # Where a training had no val of its own, its seed says again which pictures it held out.
-        train, val, _ = read_splits(data, int(model.lineage.get("seed", 0)), format)
+        train, val, _ = read_splits(data, int(model.lineage.get("seed", 0)), format, allow)
         chosen = train if split == "train" else val
         if chosen is None:
             raise UserError(f"{data}: has no val; say --split train, or name one set of pictures")

@@ -25,6 +25,24 @@ def note(line: str) -> None:
 
 
 @contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars while a terminal is there, one a title; the yielded function is told (title, steps done, steps)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    console, tasks = Console(stderr=True), dict[str, TaskID]()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as shown:
+
+        def tell(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = shown.add_task(title, total=total)
+            shown.update(tasks[title], completed=done)
+
+        yield tell
+
+
+@contextmanager
 def progress(title: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
     """A bar while a terminal is there, unless `quiet`; the yielded function is called after each of `total` steps."""
     with _bar(quiet) as bar:

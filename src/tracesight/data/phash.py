@@ -28,7 +28,7 @@ VERSION = 3
 _GRID = 32  # the picture is brought to this size before it is transformed
 _KEPT = 16  # frequencies a side: their square is BITS
 _COSINES = np.cos(np.pi * np.arange(_KEPT)[:, None] * (2 * np.arange(_GRID) + 1)[None] / (2 * _GRID))
-_ROWS = 512  # hashes that are compared with all others at once
+_ROWS = 256  # hashes that are compared with all others at once
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
@@ -37,7 +37,8 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     spectrum = _COSINES @ np.asarray(image, np.float64) @ _COSINES.T
     spectrum = spectrum.round(3).ravel()  # what a flat picture has beside its mean is rounding
     spectrum[0] = 0  # the mean is brightness
-    return np.packbits(spectrum > np.median(spectrum)).tobytes().hex()
+    middle = np.sort(spectrum)[BITS // 2 - 1 : BITS // 2 + 1].mean()  # the median, in a fifth of the time
+    return np.packbits(spectrum > middle).tobytes().hex()
 
 
 def perceptual_hashes(paths: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> list[str | None]:
@@ -58,11 +59,7 @@ def near_pairs(hashes: Sequence[str | None], limit: int = NEAR) -> list[tuple[in
 
     Every hash is compared with every other: 10,000 of them take less than a second, 100,000 about a minute.
     """
-    rows = np.array([row for row, value in enumerate(hashes) if value is not None], np.int64)
-    if not len(rows):
-        return []
-    packed = np.frombuffer(b"".join(bytes.fromhex(hashes[row] or "") for row in rows), np.uint8)
-    signs = np.unpackbits(packed.reshape(len(rows), -1), axis=1).astype(np.float32) * 2 - 1
+    rows, signs = _signs(hashes)
     found = []
     for start in range(0, len(rows), _ROWS):
         # Equal bits less different ones, which single precision holds exactly.
@@ -71,6 +68,41 @@ def near_pairs(hashes: Sequence[str | None], limit: int = NEAR) -> list[tuple[in
         bits = (BITS - agreement[i, j].astype(np.int64)) // 2
         found += list(zip(rows[start + i].tolist(), rows[start + j].tolist(), bits.tolist()))
     return found
+
+
+def near_groups(hashes: Sequence[str | None], limit: int = NEAR) -> list[int]:
+    """For each hash the position of the first one of its group: those that a chain of near pairs joins.
+
+    Takes no memory for the pairs, of which a film has as many as its pictures squared.
+    """
+    group = np.arange(len(hashes))
+    rows, signs = _signs(hashes)
+    for start in range(0, len(rows), _ROWS):
+        near = signs[start : start + _ROWS] @ signs[start:].T >= BITS - 2 * limit
+        for at in np.flatnonzero(near.sum(1) > 1):
+            joined = np.unique(group[rows[start:][near[at]]])
+            if joined.size > 1:
+                group[np.isin(group, joined)] = joined[0]
+    return group.tolist()
+
+
+def nearest(hashes: Sequence[str | None], others: Sequence[str | None], limit: int = NEAR) -> list[int | None]:
+    """For each of `hashes` the position of the nearest one of `others`, None where none is near."""
+    result: list[int | None] = [None] * len(hashes)
+    (rows, signs), (columns, other) = _signs(hashes), _signs(others)
+    for start in range(0, len(rows) if len(columns) else 0, _ROWS):
+        agreement = signs[start : start + _ROWS] @ other.T
+        for at, best in enumerate(agreement.argmax(1).tolist()):
+            if agreement[at, best] >= BITS - 2 * limit:
+                result[rows[start + at]] = int(columns[best])
+    return result
+
+
+def _signs(hashes: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `hashes` there are (n,), and their bits (n, 256) as -1 and 1."""
+    rows = np.array([row for row, value in enumerate(hashes) if value is not None], np.int64)
+    packed = np.frombuffer(b"".join(bytes.fromhex(hashes[row] or "") for row in rows), np.uint8)
+    return rows, np.unpackbits(packed.reshape(len(rows), BITS // 8), axis=1).astype(np.float32) * 2 - 1
 
 
 def _hash_of_file(path: Path) -> str | None:

@@ -66,18 +66,24 @@ def open_picture(path: Path | str, channels: int | None = 3) -> np.ndarray:
 
 def picture_size(path: Path | str) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the header alone wherever the format allows. Raises UserError."""
+    height, width, orientation = stored_size(path)
+    return upright_size(height, width, orientation)
+
+
+def stored_size(path: Path | str) -> tuple[int, int, int]:
+    """(height, width, orientation) of a picture as it is stored, and how EXIF turns it, 1 to 8. Raises UserError."""
     with _opened(path) as (stream, head):
         if _is_dicom(path, head):
-            return dicom_size(path)
+            return (*dicom_size(path), 1)
         if is_tiff(head):
             header = tiff_header(stream, path)
             check_pixels(path, header.height, header.width)
-            return upright_size(header.height, header.width, header.orientation)
+            return header.height, header.width, header.orientation
         late = head.startswith(b"\x89PNG") and _late_texts(stream)
         with _image(stream, path) as image:
             if late:
                 image.load()
-            return upright_size(image.height, image.width, _orientation(image))
+            return image.height, image.width, image_orientation(image)
 
 
 @contextmanager
@@ -132,7 +138,7 @@ def _by_pillow(stream: BinaryIO, path: Path | str) -> tuple[np.ndarray, bool]:
     with _image(stream, path) as image:
         image.load()
         # Pillow turns TIFF files upright as it loads them.
-        orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image)
+        orientation = 1 if isinstance(image, TiffImageFile) else image_orientation(image)
         pixels, alpha = _pixels(image, path)
         return upright(pixels, orientation), alpha
 
@@ -157,7 +163,7 @@ def _pixels(image: Image.Image, path: Path | str) -> tuple[np.ndarray, bool]:
     return array if array.ndim == 3 else array[..., None], alpha
 
 
-def _orientation(image: Image.Image) -> int:
+def image_orientation(image: Image.Image) -> int:
     """1 to 8, from EXIF, or from XMP where that does not say."""
     info: dict[str, Any] = image.info  # type: ignore[assignment]
     block = info.get("exif")

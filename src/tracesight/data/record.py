@@ -237,8 +237,12 @@ class Dataset:
         return len(self.order)
 
     def __getitem__(self, index: int) -> Record:
+        return pickle.loads(self.packed(index))
+
+    def packed(self, index: int) -> memoryview:
+        """The record as it lies in the buffer, pickled."""
         row = self.order[index]
-        return pickle.loads(self.buffer[self.offsets[row] : self.offsets[row + 1]].data)
+        return self.buffer[self.offsets[row] : self.offsets[row + 1]].data
 
     def __iter__(self) -> Iterator[Record]:
         return (self[index] for index in range(len(self)))
@@ -256,6 +260,16 @@ class Dataset:
     def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
         """The records at these positions, in this order; the buffer is shared."""
         return replace(self, order=self.order[np.asarray(indices, np.int64)])
+
+    def with_records(self, changed: Mapping[int, Record | None]) -> Dataset:
+        """The same data with other records at these positions; None leaves one out."""
+        if not changed:
+            return self
+        if not any(changed.values()):
+            return self.subset([index for index in range(len(self)) if index not in changed])
+        records = (changed.get(index) or self[index] for index in range(len(self)) if changed.get(index, 0) is not None)
+        new = Dataset.of(records, self.categories)
+        return replace(self, buffer=new.buffer, offsets=new.offsets, order=new.order)
 
     def with_categories(self, categories: dict[int, str]) -> Dataset:
         """The same records under another table of categories."""

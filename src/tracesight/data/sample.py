@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tracesight.data.checks.pictures import size_problem
+from tracesight.data.checks.picture_size import size_message
 from tracesight.data.pictures import open_picture
 from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
@@ -69,9 +69,9 @@ def load_sample(record: Record, labels: Mapping[int, int], with_masks: bool = Tr
     picture cannot be read, has other channels, or is not of the size its labels say.
     """
     image = open_picture(record.path, channels)
-    problem = size_problem(record, *image.shape[:2])
+    problem = size_message(record, *image.shape[:2])
     if problem is not None:
-        raise UserError(problem)
+        raise UserError(f"{record.path}: {problem}; correct the labels")
     objects, size = record.annotations, (record.height, record.width)
     boxes = np.array([a.box for a in objects], np.float32).reshape(-1, 4)
     return Sample(

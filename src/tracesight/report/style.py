@@ -4,9 +4,11 @@ from __future__ import annotations
 
 STYLE = """
 :root { color-scheme: light dark; --back: #f6f7f9; --card: #ffffff; --ink: #1c2430; --soft: #5b6675; --line: #dfe3e9;
-  --accent: #0b63a5; --bar: #cfe3f4; --warn: #8a4b00; --warnback: #fff4e2; --code: #f0f2f5; }
+  --accent: #0b63a5; --bar: #cfe3f4; --warn: #8a4b00; --warnback: #fff4e2; --code: #f0f2f5;
+  --bad: #a3161f; --badback: #fde8e8; }
 @media (prefers-color-scheme: dark) { :root { --back: #0f1319; --card: #171c24; --ink: #dfe5ee; --soft: #98a3b3;
-  --line: #2b333f; --accent: #6bb5f0; --bar: #1f4668; --warn: #f2c078; --warnback: #2e2415; --code: #10151c; } }
+  --line: #2b333f; --accent: #6bb5f0; --bar: #1f4668; --warn: #f2c078; --warnback: #2e2415; --code: #10151c;
+  --bad: #ff9c9c; --badback: #3a1619; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink); line-height: 1.5;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -47,9 +49,14 @@ img { max-width: 100%; height: auto; display: block; border-radius: 6px; }
 .wide picture img { min-width: 620px; }
 .shots { display: grid; gap: 20px; }
 .shots.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
+.shots.thumbs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 225px), 1fr)); gap: 14px; margin: 12px 0; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; overflow-wrap: anywhere; }
 .kind { display: inline-block; color: var(--warn); background: var(--warnback); border-radius: 4px; padding: 0 7px;
   font-weight: 600; margin-right: 6px; }
+.kind.error { color: var(--bad); background: var(--badback); }
+.kind.note { color: var(--soft); background: var(--code); }
+details { margin-top: 10px; } summary { cursor: pointer; color: var(--accent); font-size: 14px; }
+ul.lines { margin: 8px 0 0; padding-left: 18px; font-size: 13px; } ul.lines li { overflow-wrap: anywhere; }
 .notes { background: var(--warnback); border-radius: 8px; padding: 10px 14px 10px 32px; margin: 14px 0 0; }
 .notes li { overflow-wrap: anywhere; }
 .soft { color: var(--soft); font-size: 13px; max-width: none; } .wide + .soft { margin: 14px 0 0; }

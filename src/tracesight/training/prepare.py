@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tracesight.data.checks import check_masks, check_pictures
+from tracesight.data.checks import check, with_masks
+from tracesight.data.finding import notes_of, refuse
 from tracesight.data.formats import read_splits
+from tracesight.data.kinds import check_codes
 from tracesight.data.manifest import roots_of_set
 from tracesight.data.record import Dataset
+from tracesight.errors import UserError
 from tracesight.evaluation.frequency import training_pictures
 from tracesight.lineage.record import split_record
-from tracesight.training.progress import Display
+from tracesight.training.progress import Display, Job
 from tracesight.training.ranks import ALONE, Ranks, of_first
 
 Data = str | Path | Mapping[str, str | Path]
@@ -81,17 +85,52 @@ def read_labelled(
         UserError: labels or pictures that cannot be read or do not fit each other, no object to learn from, an object
             without the mask that it needs.
     """
+    check_codes(allow)
     train, val, notes = read_splits(data, seed, format, allow)
-    splits = Splits(train, val, tuple(dict.fromkeys(notes)))
+    named = {"train": train, **({"val": val} if val is not None else {})}
+    changed, more = of_first(ranks, lambda: checked(named, channels, display, allow, masks=masks))
+    named |= changed
+    if not any(not a.ignored for record in named["train"] for a in record.annotations):
+        raise UserError(f"{train.path}: no objects are left to learn from; correct the errors that were allowed")
+    splits = Splits(named["train"], named.get("val"), tuple(dict.fromkeys([*notes, *more])))
     for note in splits.notes:
         display.say(f"note: {note}")
-    of_first(ranks, lambda: _check(splits, masks, channels, display))
     return splits
 
 
-def _check(splits: Splits, masks: bool, channels: int, display: Display) -> None:
-    for name, dataset in splits.named.items():
-        if masks:
-            check_masks(dataset)
-        with display.job(f"check {name}", len(dataset)) as job:
-            check_pictures(dataset, lambda done, _, job=job: job.advance(), channels)
+def checked(
+    sets: Mapping[str, Dataset], channels: int, display: Display, allow: Sequence[str] = (), *, masks: bool = False
+) -> tuple[dict[str, Dataset], list[str]]:
+    """Look at every picture and label: those of `sets` that are others for it, and notes.
+
+    Args:
+        sets: by name.
+        channels: of every picture, as in `open_picture`.
+        allow: codes of errors that are put right or left out, not refused.
+        masks: every object needs a mask.
+
+    Raises UserError: the first error that is not allowed, and how many more there are; a set that nothing is left of.
+    """
+    with ExitStack() as stack:
+        report = check(sets, progress=partial(_advance, display, stack, {}), notes=False, channels=channels)
+    refuse(report.findings, allow)
+    changed, notes = {}, []
+    for name, dataset in report.sets.items():
+        # What lacks examples is told by `read_splits` and by evaluation already.
+        found = [f for f in report.findings if f.split == name and f.kind.code != "category-absent"]
+        notes += notes_of(found, name, mended=("error",))
+        kept = with_masks(dataset, allow) if masks else dataset
+        notes += kept.notes[len(dataset.notes) :]
+        if not len(kept):
+            raise UserError(f"{dataset.path}: no picture is left; correct the errors that were allowed")
+        if kept is not sets[name]:
+            changed[name] = kept
+    return changed, notes
+
+
+def _advance(display: Display, stack: ExitStack, jobs: dict[str, Job], title: str, done: int, total: int) -> None:
+    """Show how far the check is; what is known from before comes all at once."""
+    if title not in jobs:
+        jobs[title] = stack.enter_context(display.job(f"check {title}", total))
+    jobs[title].done = done - 1
+    jobs[title].advance()

@@ -1,6 +1,6 @@
 """What is looked at before anything is learned: one kind of finding a file."""
 
-from tracesight.data.checks.masks import check_masks
-from tracesight.data.checks.pictures import check_pictures
+from tracesight.data.checks.everything import Report, check
+from tracesight.data.checks.mask_missing import with_masks
 
-__all__ = ["check_masks", "check_pictures"]
+__all__ = ["Report", "check", "with_masks"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tracesight.data.checks.label_check import Found, Labels, Verdict, each, finding
-from tracesight.data.finding import Kind
+from tracesight.data.finding import Change, Kind
 from tracesight.data.record import Annotation, Record
 
 KIND = Kind(
@@ -25,8 +25,9 @@ def category_unknown(record: Record, labels: Labels) -> Found:
     record, findings = each(record, labels, judge)
     unknown = [number for number in record.labels if number not in labels.categories]
     if unknown:
-        findings = [
-            *findings, *(finding(KIND, record, labels, f"there is no category with id {n!r}") for n in unknown)
-        ]  # fmt: skip
-        record = replace(record, labels=tuple(n for n in record.labels if n in labels.categories))
+        known = tuple(number for number in record.labels if number in labels.categories)
+        change = Change({"labels": list(record.labels)}, {"labels": list(known)})
+        messages = [f"there is no category with id {number!r}" for number in unknown]
+        findings = [*findings, *(finding(KIND, record, labels, text, change=change) for text in messages)]
+        record = replace(record, labels=known)
     return record, findings

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tracesight.data.finding import Finding, Kind
+from tracesight.data.finding import Change, Finding, Kind
 from tracesight.data.record import Annotation, Record
+from tracesight.scene.mask import Mask
 
 
 class Labels(NamedTuple):
@@ -34,18 +35,51 @@ def each(record: Record, labels: Labels, judge: Callable[[Annotation], Verdict |
             kept.append(annotation)
             continue
         kind, message, mended = verdict
-        findings.append(finding(kind, record, labels, message, annotation))
+        change = changed(annotation, mended) if mended != annotation else None
+        findings.append(finding(kind, record, labels, message, annotation, change))
         if mended is not None:
             kept.append(mended)
     return (replace(record, annotations=tuple(kept)), findings) if findings else (record, ())
 
 
-def finding(kind: Kind, record: Record, labels: Labels, message: str, annotation: Annotation | None = None) -> Finding:
+def finding(
+    kind: Kind,
+    record: Record,
+    labels: Labels,
+    message: str,
+    annotation: Annotation | None = None,
+    change: Change | None = None,
+) -> Finding:
     """A finding on an annotation, or on the picture as a whole where there is none."""
     file = record.label_file or labels.path
     who = f"picture {record.name}" if annotation is None else f"annotation {annotation.id} on {record.name}"
     number, box = (None, None) if annotation is None else (annotation.id, annotation.box)
-    return Finding(kind, f"{file}: {who}", message, record.path, number, box)
+    return Finding(kind, f"{file}: {who}", message, record.path, number, box, change)
+
+
+def changed(annotation: Annotation, mended: Annotation | None) -> Change:
+    """Which fields of an annotation are others now; for one that was removed, what it was."""
+    before = _fields(annotation)
+    if mended is None:
+        return Change(before, None)
+    after = {name: value for name, value in _fields(mended).items() if before[name] != value}
+    return Change({name: before[name] for name in after}, after)
+
+
+def _fields(annotation: Annotation) -> dict[str, Any]:
+    shape = annotation.segmentation
+    return {
+        "category_id": annotation.category_id,
+        "box": list(annotation.box),
+        "segmentation": shape.to_coco() if isinstance(shape, Mask) else polygons(annotation) or shape,
+        "keypoints": annotation.keypoints,
+    }
+
+
+def polygons(annotation: Annotation) -> list[list[float]] | None:
+    """The polygons of an annotation; None where it has none, or another kind of mask."""
+    shape = annotation.segmentation
+    return None if shape is None or isinstance(shape, Mask | dict) else [list(part) for part in shape]
 
 
 def brief(box: Sequence[float]) -> str:

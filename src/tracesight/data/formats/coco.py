@@ -1,7 +1,7 @@
 """COCO instances: the JSON file of Lin et al., "Microsoft COCO: Common Objects in Context" (2014).
 
 Format: https://cocodataset.org/#format-data. Everything is checked while it is read, so that what comes out can be
-trained on; what a JSON file cannot say about its pictures is `checks.check_pictures`'s to find out.
+trained on; what a JSON file cannot say about its pictures is `checks.check`'s to find out.
 
 LVIS (Gupta, Dollár, Girshick 2019; https://www.lvisdataset.org/dataset) is this format with two more fields a picture,
 `neg_category_ids` and `not_exhaustive_category_ids`, and since version 1 without `file_name`: the end of `coco_url`,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tracesight.data.checks import picture_missing, picture_unreadable
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.record import Dataset, Keypoints, Record
 
@@ -82,6 +83,7 @@ NO_LABELS = Kind(
     "label-missing", "error", "pictures whose label file is not there", "restore it or take the picture off the list",
     "left out",
 )  # fmt: skip
+NO_FILE, BAD_PICTURE = picture_missing.KIND, picture_unreadable.KIND
 UNLABELLED = Kind(
     "picture-unlabelled", "warning", "pictures that no label file speaks of", "label them or take them away", "left out"
 )
@@ -89,9 +91,3 @@ NO_SIZE = Kind(
     "size-missing", "warning", "label files that do not say how large their picture is", "nothing need be done",
     "taken from the picture",
 )  # fmt: skip
-BAD_PICTURE = Kind(
-    "picture-unreadable", "error", "pictures whose size cannot be read", "replace or remove the picture", "left out"
-)
-NO_FILE = Kind(
-    "picture-missing", "error", "pictures without file", "restore the picture or remove its labels", "left out"
-)

@@ -1,0 +1,217 @@
+"""Everything that is looked at before anything is learned: pictures once, labels once, then sets as wholes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tracesight.data.checks.anchors import anchors
+from tracesight.data.checks.box_size_odd import box_size_odd
+from tracesight.data.checks.category_counts import category_counts
+from tracesight.data.checks.category_names import category_names
+from tracesight.data.checks.category_zero import category_zero
+from tracesight.data.checks.crowds import crowds
+from tracesight.data.checks.group_across import group_across
+from tracesight.data.checks.label_check import Labels
+from tracesight.data.checks.labels import THOROUGH_CHECKS
+from tracesight.data.checks.mask_missing import mask_missing
+from tracesight.data.checks.picture_across import picture_across
+from tracesight.data.checks.picture_alike import alike_across, alike_within
+from tracesight.data.checks.picture_channels import picture_channels
+from tracesight.data.checks.picture_check import PictureCheck
+from tracesight.data.checks.picture_missing import picture_missing
+from tracesight.data.checks.picture_rotated import picture_rotated
+from tracesight.data.checks.picture_size import picture_size
+from tracesight.data.checks.picture_twice import picture_twice
+from tracesight.data.checks.picture_unreadable import picture_unreadable
+from tracesight.data.checks.survey import Objects, SetCheck, SetsCheck, Survey
+from tracesight.data.checks.unlabelled import unlabelled
+from tracesight.data.crew import all_cores, crew
+from tracesight.data.facts import Facts, facts_of
+from tracesight.data.finding import SEVERITIES, Finding, Kind
+from tracesight.data.record import Dataset, Record
+
+PICTURE_CHECKS: tuple[PictureCheck, ...] = (picture_missing, picture_unreadable, picture_rotated, picture_size)
+SET_CHECKS: tuple[SetCheck, ...] = (
+    category_names, category_zero, category_counts, mask_missing, box_size_odd, anchors, unlabelled, crowds,
+)  # fmt: skip
+SETS_CHECKS: tuple[SetsCheck, ...] = (picture_twice, picture_across, alike_across, alike_within, group_across)
+
+Progress = Callable[[str, int, int], None]
+
+_CHUNK = 32  # records that a process is given at a time
+_FEW = 512  # records for which no processes are started
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, and the sets put right. findings: errors first; of one severity in the order of the checks."""
+
+    sets: dict[str, Dataset]
+    findings: tuple[Finding, ...]
+
+    def by_kind(self) -> list[tuple[Kind, list[Finding]]]:
+        """The findings of each kind, errors first."""
+        kinds: dict[Kind, list[Finding]] = {}
+        for finding in self.findings:
+            kinds.setdefault(finding.kind, []).append(finding)
+        return list(kinds.items())
+
+    def count(self, severity: str) -> int:
+        """How many findings are of a severity."""
+        return sum(finding.kind.severity == severity for finding in self.findings)
+
+
+def check(
+    sets: Mapping[str, Dataset],
+    found: Sequence[Finding] = (),
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    fresh: bool = False,
+    mend_warnings: bool = False,
+    notes: bool = True,
+    channels: int | None = None,
+) -> Report:
+    """Look at every picture and label of `sets`, which are called train, val, test, or "all".
+
+    Args:
+        found: what reading the labels found (`formats.read_sets`).
+        workers: processes; 0: this one; None: one a core.
+        progress: called with ("pictures" or "labels", done, all of them).
+        fresh: decode every picture, also where it is known from before.
+        mend_warnings: the sets that come back are put right as far as `Kind.fix` goes, not only where there are errors.
+        notes: also say what is only good to know; comparing all looks with each other takes time where there are many.
+        channels: that every picture must have, as in `open_picture`; None: any.
+
+    Raises PartialFailure where a process dies.
+    """
+    paths = {name: [record.path for record in dataset] for name, dataset in sets.items()}
+    unique = list(dict.fromkeys(path for some in paths.values() for path in some))
+    findings, surveys = list(found), {}
+    total, done = sum(map(len, sets.values())), 0
+    with crew(all_cores() if workers is None else workers) as share:
+        tell = partial(progress, "pictures") if progress is not None else None
+        known = dict(zip(unique, facts_of(unique, share, tell, fresh)))
+        seen: dict[Any, list[_Examined]] = {}
+        for name, dataset in sets.items():
+            facts = [known[path] for path in paths[name]]
+            parts = seen.setdefault(
+                (dataset.path, tuple(paths[name])), []
+            )  # a set that is given twice is looked at once
+            work = partial(_examine, Labels(dataset.categories, dataset.path), channels, mend_warnings)
+            for examined in share(work, _chunks(dataset, facts), many=total > _FEW) if not parts else ():
+                parts.append(examined)
+                findings += (replace(finding, split=name) for finding in examined.findings)
+                if progress is not None:
+                    progress("labels", done + sum(part.count for part in parts), total)
+            done += len(dataset)
+            surveys[name] = _survey(name, dataset, facts, parts)
+    told: set[tuple[str, ...]] = set()
+    for survey in surveys.values():
+        pictures = tuple(facts.sha256 for facts in survey.facts)
+        for one in SET_CHECKS if pictures not in told else ():  # of a set that is another one that is told there
+            findings += (replace(finding, split=survey.name) for finding in one(survey))
+        told.add(pictures)
+    dropped: dict[str, set[int]] = {name: set() for name in surveys}
+    for several in SETS_CHECKS if notes else [look for look in SETS_CHECKS if look is not alike_within]:
+        among, out = several(surveys)
+        findings += among
+        if mend_warnings or any(finding.kind.severity == "error" for finding in among):
+            for name, indices in out.items():
+                dropped[name] |= indices
+    result = {name: survey.dataset.with_records(dict.fromkeys(dropped[name])) for name, survey in surveys.items()}
+    once = {(f.kind.code, f.where, f.message): f for f in findings if notes or f.kind.severity != "note"}
+    return Report(result, tuple(sorted(once.values(), key=lambda f: SEVERITIES.index(f.kind.severity))))
+
+
+class _Examined(NamedTuple):
+    """A few records.
+
+    findings: what is wrong. changed: those that are others now, or gone (None), by position. labelled, groups: of those
+    that are left. numbers (n, 8) int64, boxes (n, 4): their objects. count: of records.
+    """
+
+    findings: list[Finding]
+    changed: dict[int, Record | None]
+    labelled: list[bool]
+    groups: list[str | None]
+    numbers: np.ndarray
+    boxes: np.ndarray
+    count: int
+
+
+def _survey(name: str, dataset: Dataset, facts: Sequence[Facts], seen: Sequence[_Examined]) -> Survey:
+    """A set that was looked at picture by picture."""
+    changed: dict[int, Record | None] = {}
+    pictures: list[int] = []  # in the chunks before, for each object
+    first = left = 0
+    for examined in seen:
+        for at, record in examined.changed.items():
+            changed[first + at] = None if record is None else replace(record, split=dataset[first + at].split)
+        pictures += [left] * len(examined.numbers)
+        first, left = first + examined.count, left + len(examined.labelled)
+    numbers = np.concatenate([examined.numbers for examined in seen])
+    numbers[:, 0] += np.array(pictures, np.int64)
+    picture, place, category, ignored, crowd, masked, height, width = numbers.T
+    boxes, size = np.concatenate([examined.boxes for examined in seen]), np.stack((height, width), 1)
+    objects = Objects(picture, place, category, boxes, ignored > 0, crowd > 0, masked > 0, size)
+    return Survey(
+        name,
+        dataset.with_records(changed),
+        [facts[index] for index in range(len(dataset)) if changed.get(index, 0) is not None],
+        objects,
+        np.array([value for examined in seen for value in examined.labelled], np.bool_),
+        [value for examined in seen for value in examined.groups],
+    )
+
+
+def _chunks(dataset: Dataset, facts: Sequence[Facts]) -> Iterator[list[tuple[bytes, Facts]]]:
+    for first in range(0, len(dataset), _CHUNK):
+        yield [(bytes(dataset.packed(i)), facts[i]) for i in range(first, min(first + _CHUNK, len(dataset)))]
+
+
+def _examine(
+    labels: Labels, channels: int | None, mend_warnings: bool, chunk: Sequence[tuple[bytes, Facts]]
+) -> _Examined:
+    """The checks of single pictures, then those of their labels."""
+    findings: list[Finding] = []
+    changed: dict[int, Record | None] = {}
+    kept: list[Record] = []
+    looks = (*PICTURE_CHECKS, *([partial(picture_channels, channels=channels)] if channels is not None else []))
+    for at, (packed, facts) in enumerate(chunk):
+        before = record = pickle.loads(packed)
+        for look in looks:
+            record, found = look(record, facts)
+            findings += found
+            if record is None:
+                break
+        else:
+            for judge in THOROUGH_CHECKS:
+                mended, found = judge(record, labels)
+                findings += found
+                if mend_warnings or any(finding.kind.severity == "error" for finding in found):
+                    record = mended
+            kept.append(record)
+        if record is not before:
+            changed[at] = record
+    labelled = [bool(record.annotations or record.labels) for record in kept]
+    numbers, boxes = _rows(kept, sorted(labels.categories))
+    return _Examined(findings, changed, labelled, [record.group for record in kept], numbers, boxes, len(chunk))
+
+
+def _rows(records: Sequence[Record], ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Whole numbers (n, 8): picture, place, category, ignored, crowd, masked, height, width; and boxes (n, 4)."""
+    position = {number: place for place, number in enumerate(ids)}
+    numbers = [
+        (i, k, position[a.category_id], a.ignored, a.crowd, a.segmentation is not None, record.height, record.width)
+        for i, record in enumerate(records)
+        for k, a in enumerate(record.annotations)
+    ]
+    boxes = [a.box for record in records for a in record.annotations]
+    return np.array(numbers, np.int64).reshape(-1, 8), np.array(boxes, np.float64).reshape(-1, 4)

@@ -1,0 +1,85 @@
+"""Masks that do not belong to their box: outside it, larger or far smaller than it, or without a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tracesight.data.checks.box_outside import clipped
+from tracesight.data.checks.label_check import Found, Labels, Verdict, brief, each, polygons
+from tracesight.data.finding import Kind
+from tracesight.data.record import Annotation, Box, Record
+from tracesight.scene.mask import Mask
+
+ELSEWHERE = Kind("mask-elsewhere", "error", "masks that lie outside their box", "draw the box or the mask anew",
+                 "left out")  # fmt: skip
+OFF = Kind("mask-off-box", "warning", "masks that do not fit their box", "look which of the two is right")
+EMPTY = Kind("mask-empty", "warning", "masks without a single pixel", "draw it anew or remove it")
+SLACK = 2.0  # pixels by which a mask may reach out of its box: contours go through pixels' centres or round them,
+SHARE = 0.05  # or this share of the box's longer side, if that is more: some draw boxes by hand
+LEAST = 0.5  # of box and mask's extent, intersection over union: less is no matter of taste, but a mask of what is
+# visible in a box of the whole object may be so
+
+
+def mask_in_box(record: Record, labels: Labels) -> Found:
+    """A mask whose extent is not that of its box; where they do not even touch, one of the two is another object's."""
+    shaped = [a for a in record.annotations if a.segmentation is not None and not a.ignored]
+    if not shaped:
+        return record, ()
+    extents = {id(a): extent for a, extent in zip(shaped, _extents(shaped, record)) if extent != a.box}
+    if not extents:
+        return record, ()
+
+    def judge(annotation: Annotation) -> Verdict | None:
+        if id(annotation) not in extents:
+            return None
+        extent = extents[id(annotation)]
+        if extent is None:
+            return EMPTY, "its mask has no pixel", annotation
+        box = annotation.box
+        across = min(extent[2], box[2]) - max(extent[0], box[0])
+        down = min(extent[3], box[3]) - max(extent[1], box[1])
+        what = f"its mask spans {brief(extent)}, its box {brief(box)}"
+        if across <= 0 or down <= 0:
+            return ELSEWHERE, what, replace(annotation, segmentation=None)
+        slack = max(SLACK, SHARE * max(box[2] - box[0], box[3] - box[1]))
+        beyond = max(box[0] - extent[0], box[1] - extent[1], extent[2] - box[2], extent[3] - box[3])
+        shared = across * down
+        small = shared < LEAST * (_area(extent) + _area(box) - shared)
+        if beyond > slack or (small and max(abs(x - y) for x, y in zip(extent, box)) > slack):
+            return OFF, what, annotation
+        return None
+
+    return each(record, labels, judge)
+
+
+def _extents(annotations: Sequence[Annotation], record: Record) -> list[Box | None]:
+    """What each mask spans inside its picture; None for one without a pixel.
+
+    Of polygons it is told from their points, and only those less than a pixel wide are drawn.
+    """
+    extents: list[Box | None] = []
+    masks: list[tuple[int, Mask]] = []
+    for place, annotation in enumerate(annotations):
+        shape, extent, parts = annotation.segmentation, None, polygons(annotation)
+        if parts is not None:
+            points = [value for part in parts for value in part]
+            x, y = points[0::2], points[1::2]
+            extent = clipped((min(x), min(y), max(x), max(y)), record.width, record.height)
+        if extent is None or extent[2] - extent[0] < 1 or extent[3] - extent[1] < 1:
+            mask = shape if isinstance(shape, Mask) else annotation.mask(record.height, record.width)
+            extent = None
+            if mask is not None:
+                masks.append((place, mask))
+        extents.append(extent)
+    if masks:
+        from faster_coco_eval.mask_api_new_cpp import toBbox
+
+        boxes = toBbox([{"size": mask.size, "counts": mask.counts} for _, mask in masks]).tolist()
+        for (place, _), (x1, y1, width, height) in zip(masks, boxes):
+            extents[place] = (x1, y1, x1 + width, y1 + height) if width and height else None
+    return extents
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

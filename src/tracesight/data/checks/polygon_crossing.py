@@ -1,0 +1,120 @@
+"""Polygons whose outline crosses itself, so that nobody knows what is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tracesight.data.checks.label_check import Found, Labels, Verdict, each, polygons
+from tracesight.data.finding import Kind
+from tracesight.data.record import Annotation, Record
+
+KIND = Kind("polygon-crossing", "warning", "polygons that cross themselves", "draw it anew: what is inside is unclear")
+AREA, SHARE = 4.0, 0.02  # square pixels of the smaller loop, and its share of the other, that matter
+_PAIRS = 1 << 18  # of edges looked at at a time, about 30 MB
+
+
+def polygon_crossing(record: Record, labels: Labels) -> Found:
+    """A polygon with two edges that truly cross. Edges that touch or run along each other do not count."""
+    drawn = [(a, part) for a in record.annotations if not a.ignored for part in polygons(a) or ()]
+    if not drawn:
+        return record, ()
+    places = crossings([np.asarray(part, np.float64).reshape(-1, 2) for _, part in drawn])
+    crossed = {id(annotation): place for (annotation, _), place in zip(drawn, places) if place is not None}
+    if not crossed:
+        return record, ()
+
+    def judge(annotation: Annotation) -> Verdict | None:
+        if id(annotation) not in crossed:
+            return None
+        x, y = crossed[id(annotation)]
+        return KIND, f"its polygon crosses itself at ({x:.4g}, {y:.4g})", annotation
+
+    return each(record, labels, judge)
+
+
+def crossings(polygons: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
+    """Where each closed polygon (n, 2) crosses itself, at one place; None where it does not.
+
+    A loop that is cut off so has to have an area that matters: shaking hands make tiny ones. The edges of all polygons
+    are sorted from left to right and each is compared with those of its own that begin before it ends, so that the time
+    grows little faster than their number.
+    """
+    counts = np.array([len(points) for points in polygons])
+    owner = np.repeat(np.arange(len(polygons)), counts)
+    first = counts.cumsum() - counts
+    origin = np.array([points[0] for points in polygons])
+    points = np.concatenate(polygons) - origin[owner]  # differences of large numbers would lose digits
+    following = np.arange(1, len(points) + 1)
+    following[first + counts - 1] = first
+    ends = points[following]
+    low, high = np.minimum(points, ends), np.maximum(points, ends)
+    # Polygons one after the other on one line.
+    shift = owner * (high[:, 0].max() - low[:, 0].min() + 1)
+    order = (low[:, 0] + shift).argsort(kind="stable")
+    starts = (low[:, 0] + shift)[order]
+    behind = np.searchsorted(starts, (high[:, 0] + shift)[order], side="left") - np.arange(1, order.size + 1)
+    outlines = _Outlines(points, ends, owner, first, counts)
+    result: list[tuple[float, float] | None] = [None] * len(polygons)
+    for i, j in _pairs(np.maximum(behind, 0)):
+        i, j = order[i], order[j]
+        near = (low[j, 1] < high[i, 1]) & (low[i, 1] < high[j, 1])
+        at, place = _crossed(outlines, i[near], j[near])
+        for number, (x, y) in zip(at.tolist(), (place + origin[at]).tolist()):
+            result[number] = result[number] or (x, y)
+    return result
+
+
+class _Outlines(NamedTuple):
+    """The edges of all polygons: from `points` to `ends`, both (n, 2); whose they are; and of each polygon the first
+    edge and how many it has."""
+
+    points: np.ndarray
+    ends: np.ndarray
+    owner: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
+
+
+def _pairs(behind: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each position with every one of the `behind` that follow it, some `_PAIRS` at a time."""
+    stops, first, done = behind.cumsum(), 0, 0
+    while first < len(behind):
+        last = max(first + 1, int(np.searchsorted(stops, done + _PAIRS, side="right")))
+        some = behind[first:last]
+        i = np.repeat(np.arange(first, last), some)
+        yield i, i + 1 + np.arange(i.size) - np.repeat(some.cumsum() - some, some)
+        first, done = last, int(stops[last - 1])
+
+
+def _crossed(outlines: _Outlines, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the edges i and j beside them: (polygon, point) of those that cross inside both and cut off what matters."""
+    points, ends, owner, first, counts = outlines
+    i, j = np.minimum(i, j), np.maximum(i, j)
+    a, b, c, d = points[i], ends[i], points[j], ends[j]
+    from_a, from_b = _side(c, d, a), _side(c, d, b)
+    crossed = (from_a * from_b < 0) & (_side(a, b, c) * _side(a, b, d) < 0)
+    if not crossed.any():
+        return np.zeros(0, np.int64), np.zeros((0, 2))
+    i, j, from_a, from_b = i[crossed], j[crossed], from_a[crossed], from_b[crossed]
+    at = points[i] + (ends[i] - points[i]) * (from_a / (from_a - from_b))[:, None]
+    # Twice the signed area of the loop from the crossing along the edges between i and j and back, and of the whole.
+    sums = np.concatenate(([0.0], _cross(points, ends).cumsum()))
+    loop = sums[j] - sums[i + 1] + _cross(points[j], at) + _cross(at, ends[i])
+    whole = sums[(first + counts)[owner[i]]] - sums[first[owner[i]]]
+    smaller, larger = np.minimum(np.abs(loop), np.abs(whole - loop)), np.maximum(np.abs(loop), np.abs(whole - loop))
+    matters = smaller / 2 >= np.maximum(AREA, SHARE * larger / 2)
+    return owner[i][matters], at[matters]
+
+
+def _cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    return p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]
+
+
+def _side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Above 0 where r lies on the one side of p–q, below on the other, and 0 on it but for rounding."""
+    value = (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
+    length = np.abs(q - p).sum(1) * np.abs(r - p).sum(1)
+    return np.where(np.abs(value) > 1e-9 * length, value, 0.0)
