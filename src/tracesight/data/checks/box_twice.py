@@ -18,7 +18,8 @@ def box_twice(record: Record, labels: Labels) -> Found:
     def judge(annotation: Annotation) -> Verdict | None:
         x1, y1, x2, y2 = annotation.box
         place = round(x1, 1), round(y1, 1), round(x2, 1), round(y2, 1)
-        other = first.setdefault((annotation.category_id, annotation.ignored, *place), annotation)
+        kind = annotation.category_id, annotation.crowd, annotation.difficult
+        other = first.setdefault((*kind, *place), annotation)
         if other is annotation or not _same_shape(annotation, other):
             return None
         return KIND, f"it is annotation {other.id} once more", None

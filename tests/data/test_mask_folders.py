@@ -160,9 +160,9 @@ def test_links_in_a_loop_end(tmp_path: Path) -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     path = picture(tmp_path / "p.png")
-    mask = Mask.from_array(block(2, 3, 4, 5))
+    mask, other = Mask.from_array(block(2, 3, 4, 5)), Mask.from_array(block(2, 3, 5, 5))
     objects = (
-        Annotation(1, 1, (3, 2, 8, 6), mask), Annotation(2, 1, (0, 0, W, H), mask),
+        Annotation(1, 1, (3, 2, 8, 6), mask), Annotation(2, 1, (0, 0, W, H), other),
         Annotation(3, 2, (0, 0, 5, 5)), Annotation(4, 2, (0, 0, 5, 5), mask, crowd=True),
     )  # fmt: skip
     records = [Record(1, path, W, H, objects, name="a/b.png"), Record(2, path, W, H, name="a/b.jpg")]
@@ -176,4 +176,4 @@ def test_what_is_written(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path / "out", "masks")
     assert dataset.categories == {1: "cell/round"}
     assert [record.name for record in dataset] == ["a/b.png", "a/b~2.png"]
-    assert [a.segmentation for a in dataset[0].annotations] == [mask, mask]
+    assert [a.segmentation for a in dataset[0].annotations] == [mask, other]
