@@ -84,7 +84,7 @@ def test_other_pictures_are_refused_by_name(five: Path, bands: Path, trays: Path
     assert status("predict", five / "last", picture, bands / "val" / "1.tif", "--out", tmp_path / "b") == 1
     assert status("evaluate", five / "last", trays) == 2
     with pytest.raises(
-        UserError, match=r"1\.tif: 5 channels where 3 are wanted; .* train with in_channels=5 \(and 3 more"
+        UserError, match=r"1\.tif: 5 channels where 3 are wanted; .* train with in_channels=5 \(and 5 more"
     ):
         run(small(), bands, tmp_path / "c")
     assert not (tmp_path / "c").exists()
