@@ -151,13 +151,19 @@ def test_a_bundle_needs_sound_parts() -> None:
         ts.Bundle.of(torch.nn.Linear(1, 1), {1: "a"})
 
 
-def test_a_classifier_is_kept_but_finds_no_objects(tmp_path: Path) -> None:
-    model = ts.build("resnet18", num_classes=4)
-    ts.Bundle.of(model, dict(enumerate("abcd")), image_size=224).save(tmp_path / "b")
+@pytest.mark.parametrize(("name", "size", "resize"), [("resnet18", 224, 256), ("cifar_resnet20", 32, 32)])
+def test_a_classifier_is_kept_with_what_it_sees(tmp_path: Path, name: str, size: int, resize: int) -> None:
+    model = ts.build(name, num_classes=4)
+    facts = {"thresholds": {"operating": 0.4, "temperature": 1.5}, "multi_label": True}
+    ts.Bundle.of(model, dict(enumerate("abcd")), image_size=size, **facts).save(tmp_path / "b")
     bundle = ts.load(tmp_path / "b")
-    assert bundle.task == "classify"
-    with pytest.raises(UserError, match=r"finds no objects.*--init"):
-        bundle.predict(picture(tmp_path / "a.png"))
+    assert (bundle.task, bundle.multi_label, bundle.threshold, bundle.max_objects) == ("classify", True, 0.4, 5)
+    assert bundle.thresholds["temperature"] == 1.5
+    assert (bundle.preprocessing["image_size"], bundle.preprocessing["resize"]) == (size, resize)
+    plain = ts.Bundle.of(model, dict(enumerate("abcd")), image_size=size, resize=size + 8)
+    assert (plain.thresholds, plain.preprocessing["resize"]) == ({"operating": 0.0, "temperature": 1.0}, size + 8)
+    with pytest.raises(UserError, match="smaller than image_size"):
+        ts.Bundle.of(model, dict(enumerate("abcd")), image_size=size, resize=size - 1)
 
 
 def test_predict_takes_one_picture_or_many(tmp_path: Path) -> None:

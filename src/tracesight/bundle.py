@@ -13,22 +13,19 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
 from torch import nn
 
 from tracesight.errors import UserError
-from tracesight.models.rcnn import pixel_statistics
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = "tracesight-bundle"
 VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "bundle.json"
 DEFAULT_THRESHOLD = 0.5
+CATEGORIES = 5  # most categories of a picture as a whole that a scene has, unless told otherwise
 UNUSED = "N/A"  # the name of a category that the network has and nobody uses
 
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
@@ -41,8 +38,11 @@ class Bundle:
 
     categories: name by original id; index i inside the network is the i-th id in ascending order (detectors: plus 1).
     preprocessing: "image_size" (short side, pixels), "max_size" (long side at most), "mean" and "std" (of each channel,
-    in 0–1), "decoder". thresholds: "operating" is the score, 0–1, from which an object counts. metrics: as evaluation
-    gave them. lineage: what the model was made from. max_objects: most objects a picture.
+    in 0–1), "decoder"; of a classifier image_size is the side of a square from the middle of the picture, whose short
+    side has become "resize". thresholds: "operating", the score, 0–1, from which an object or category counts; of a
+    classifier "temperature", by which its scores are divided. metrics: as evaluation gave them. lineage: what the model
+    was made from. max_objects: most objects, or categories, a picture. multi_label: a picture may show any number of
+    categories.
     """
 
     model: nn.Module
@@ -52,6 +52,7 @@ class Bundle:
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     max_objects: int
+    multi_label: bool = False
     _cache: dict[Any, str] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -66,12 +67,17 @@ class Bundle:
         metrics: Mapping[str, Any] | None = None,
         lineage: Mapping[str, Any] | None = None,
         max_objects: int | None = None,
+        multi_label: bool = False,
+        resize: int | None = None,
     ) -> Bundle:
         """A bundle around a model that `tracesight.build` made.
 
         categories: exactly as many as the network has (background not counted); unused ones are named "N/A".
         image_size: short side in pixels; max_size: most of the long side, None for 5/3 of image_size.
         thresholds: None for {"operating": 0.5}. max_objects: None for the model's own.
+        Of a classifier image_size is the side of what it sees; resize: the short side that a picture gets before, None
+        for 8/7 of image_size, or image_size where the network is made for small pictures; thresholds: None for
+        {"operating": 0} (0.5 with `multi_label`) and a temperature of 1; max_objects: None for 5.
         Raises UserError: model without a spec, wrong number of categories, a size or threshold out of range.
         """
         spec = getattr(model, "spec", None)
@@ -80,20 +86,28 @@ class Bundle:
         named = _checked_categories(categories, spec)
         if image_size < 1 or (max_size is not None and max_size < image_size):
             raise UserError(f"image_size={image_size}, max_size={max_size}: need 1 ≤ image_size ≤ max_size")
-        thresholds = {"operating": DEFAULT_THRESHOLD} | dict(thresholds or {})
+        classifies = _task(spec) == "classify"
+        usual: dict[str, Any] = {"operating": DEFAULT_THRESHOLD}
+        if classifies:
+            usual = {"operating": DEFAULT_THRESHOLD if multi_label else 0.0, "temperature": 1.0}
+        thresholds = usual | dict(thresholds or {})
         _check_threshold(thresholds["operating"])
-        mean, std = pixel_statistics(_in_channels(spec))  # where the network has none of its own
         preprocessing = {
             "image_size": int(image_size),
             "max_size": int(image_size * 5 / 3) if max_size is None else int(max_size),
-            "mean": _channels(getattr(model, "pixel_mean", None), mean),
-            "std": _channels(getattr(model, "pixel_std", None), std),
+            "mean": _channels(model.pixel_mean),
+            "std": _channels(model.pixel_std),
             "decoder": "pillow",
         }
+        if classifies:
+            preprocessing["resize"] = _resize(model, image_size) if resize is None else int(resize)
+            if preprocessing["resize"] < image_size:
+                raise UserError(f"resize={resize} is smaller than image_size={image_size}, the square cut from it")
         most = int(max_objects if max_objects is not None else _most_objects(model))
         if most < 1:
             raise UserError(f"max_objects={most}: need at least 1")
-        return cls(model, named, preprocessing, thresholds, dict(metrics or {}), dict(lineage or {}), most)
+        said = dict(metrics or {}), dict(lineage or {})
+        return cls(model, named, preprocessing, thresholds, *said, most, multi_label)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -135,14 +149,14 @@ class Bundle:
         threshold: float | None = None,
         max_objects: int | None = None,
     ) -> Any:
-        """What the pictures hold, found on the device where the model is.
+        """What the pictures hold, found on the device where the model is: objects, or of a classifier categories.
 
         pictures: the path of one picture gives a `Scene`; a folder (with all below it), a glob such as "a/*.jpg", a
         list or a generator of paths gives an iterator of scenes, in order.
-        threshold: least score, 0–1; None for the operating threshold. max_objects: most objects a picture.
+        threshold: least score, 0–1; None for the operating threshold. max_objects: most objects, or categories.
 
-        Raises UserError for one picture that cannot be read, a threshold out of range, or a model that finds no
-        objects; PartialFailure at the end of an iterator when some pictures could not be read.
+        Raises UserError for one picture that cannot be read or a threshold out of range; PartialFailure at the end of
+        an iterator when some pictures could not be read.
         """
         from tracesight import predict
 
@@ -178,6 +192,7 @@ class Bundle:
         return folder
 
     def _facts(self) -> dict[str, Any]:
+        kind = {"multi_label": self.multi_label} if self.task == "classify" else {}
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -185,6 +200,7 @@ class Bundle:
             "categories": [{"id": number, "name": name} for number, name in self.categories.items()],
             "thresholds": self.thresholds,
             "max_objects": self.max_objects,
+            **kind,
             "metrics": self.metrics,
             "lineage": self.lineage,
         }
@@ -264,22 +280,30 @@ def _assemble(card: dict[str, Any], config: dict[str, Any], weights: bytes) -> B
     _check_threshold(thresholds["operating"])
     if preprocessing["decoder"] != "pillow":
         raise UserError(f"unknown decoder '{preprocessing['decoder']}'; a newer Tracesight may read it")
+    if card["task"] == "classify":  # bundles of before they could predict do not say
+        thresholds = {"temperature": 1.0} | thresholds
+        preprocessing = {"resize": _resize(model, preprocessing["image_size"])} | preprocessing
     bundle = Bundle(
-        model, categories, preprocessing, thresholds, card["metrics"], card["lineage"], int(card["max_objects"])
-    )
+        model, categories, preprocessing, thresholds, card["metrics"], card["lineage"], int(card["max_objects"]),
+        bool(card.get("multi_label", False)),
+    )  # fmt: skip
     bundle._cache[bundle._content_key()] = card["digest"]
     return bundle
 
 
-def _channels(values: Any, otherwise: tuple[float, ...]) -> list[float]:
+def _channels(values: Any) -> list[float]:
     """Mean or deviation of each channel, rounded to what float32 holds."""
-    numbers = otherwise if values is None else values.flatten().tolist()
-    return [float(f"{number:.7g}") for number in numbers]
+    return [float(f"{number:.7g}") for number in values.flatten().tolist()]
 
 
 def _most_objects(model: nn.Module) -> int:
     settings = getattr(getattr(model, "roi_heads", None), "settings", None)
-    return 1 if settings is None else settings.max_objects
+    return CATEGORIES if settings is None else settings.max_objects
+
+
+def _resize(model: nn.Module, image_size: int) -> int:
+    """The usual short side before a classifier's cut: 256 for 224, and nothing is cut from small pictures."""
+    return image_size if getattr(model, "small", False) else round(image_size * 8 / 7)
 
 
 def _kept(name: str) -> bool:

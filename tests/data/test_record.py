@@ -40,6 +40,15 @@ def test_a_subset_shares_the_buffer() -> None:
     assert [record.id for record in subset.subset([0])] == [3]
 
 
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(0, []), (1, [0]), (3, [0, 3, 6]), (10, list(range(10))), (99, list(range(10)))]
+)
+def test_some_at_even_distances(count: int, chosen: list[int]) -> None:
+    many = Dataset.of((Record(i, Path("a.png"), 1, 1) for i in range(10)), {1: "cell"})
+    assert [record.id for record in many.evenly(count)] == chosen
+    assert len(Dataset.of([], {1: "cell"}).evenly(3)) == 0
+
+
 def test_records_lie_in_one_buffer_and_nowhere_else() -> None:
     """What keeps forked workers' memory flat: no field of a dataset grows by Python objects as records are added."""
     many = Dataset.of((Record(i, Path("a.png"), 1, 1) for i in range(1000)), {1: "cell"})

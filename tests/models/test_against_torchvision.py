@@ -21,7 +21,7 @@ from torchvision_peer import (
 
 from tracesight.data.batch import Batch, Targets
 from tracesight.data.pictures import open_picture
-from tracesight.models.rcnn import IMAGENET_MEAN, IMAGENET_STD
+from tracesight.models.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 # Few, or calibrating random weights would take longer than all that is compared.
 PROPOSALS = 150

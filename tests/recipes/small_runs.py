@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kills import differences
 
-from tracesight.recipes import detect
+from tracesight.recipes import around, detect
 from tracesight.recipes.detect import Config
 from tracesight.training.history import read_history
 
@@ -47,7 +47,7 @@ def run(config: Config, data: Path, out: Path, **options: Any) -> tuple[dict[str
 def without_report() -> Iterator[pytest.MonkeyPatch]:
     """Trainings in this process write no report: drawing it takes longer than they do, and is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detect, "write_run", lambda *args, **facts: None)
+        patch.setattr(around, "write_run", lambda *args, **facts: None)
         yield patch
 
 

@@ -76,12 +76,15 @@ def validated(rank: int, count: int, trays: str) -> list[list[tuple[int, float]]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(validate, "dataset_results", found)
-        patch.setattr(validate, "evaluate", lambda results, *args, **options: made.append(results))
-        patch.setattr(validate, "operating_threshold", lambda *args, **options: {})
+        figures = {"bbox": dict.fromkeys(validate.FIGURES, 0.0)}
+        patch.setattr(validate, "evaluate", lambda results, *args, **options: made.append(results) or figures)
+        patch.setattr(validate, "operating_threshold", lambda *args, **options: {"threshold": 0.5})
         patch.setattr(validate, "kinds_of", lambda model: ("bbox",))
         bundle: Any = SimpleNamespace(model=None, max_objects=10)
+        keys, splits = SimpleNamespace(val_loss_pictures=0), SimpleNamespace(train_pictures={})
+        asked: Any = SimpleNamespace(ranks=Ranks(rank, count), device=None)
         for dataset in (val, val.subset(range(1))):
-            validate.validate(bundle, dataset, {}, Display(quiet=True), Ranks(rank, count))
+            validate.validate(bundle, keys, splits, dataset, lambda loaded: {}, asked, Display(quiet=True))
     return [[(row["image_id"], row["score"]) for row in results] for results in made] if made else None
 
 

@@ -106,9 +106,9 @@ def test_a_disk_that_is_full_at_once_is_said(trays, tmp_path, monkeypatch, where
 ON_A_SMALL_DISK = """
 import json, subprocess, sys
 from pathlib import Path
-from tracesight.recipes import detect
+from tracesight.recipes import around, detect
 from tracesight.models import resnet
-detect.write_run = lambda *args, **facts: None
+around.write_run = lambda *args, **facts: None
 resnet.DEPTHS[18] = (1, 1, 1, 1)
 data, disk, keys = map(Path, sys.argv[1:])
 config, said = detect.Config(**json.loads(keys.read_text())), []

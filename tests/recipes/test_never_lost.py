@@ -37,6 +37,7 @@ from tracesight.recipes import detect
 from tracesight.training import validate
 from tracesight.training.checkpoint import load_checkpoint, save_checkpoint
 from tracesight.training.history import read_history
+from tracesight.training.schedules import learning_rate
 
 pytestmark = pytest.mark.usefixtures("quick")
 posix = pytest.mark.skipif(os.name == "nt", reason="os.kill ends a process on Windows")
@@ -213,7 +214,7 @@ def test_a_signal_during_validation_leaves_it_to_be_done_once(undisturbed, trays
         return both
 
     if instant == "figures":
-        monkeypatch.setattr(validate, "validate", then(validate.validate))
+        monkeypatch.setattr(detect, "validate", then(detect.validate))
     if instant == "kept":
         monkeypatch.setattr(detect.Bundle, "save", then(detect.Bundle.save))
     out = tmp_path / "run"
@@ -246,7 +247,7 @@ def test_too_little_memory_says_what_would_fit(undisturbed, trays, tmp_path, mon
 
     def counted(config: Any, total: int, step: int) -> float:
         steps.append(step)
-        return detect.learning_rate(step, total, lr=config.lr, warmup_steps=2)
+        return learning_rate(step, total, lr=config.lr, warmup_steps=2)
 
     monkeypatch.setattr(detect, "build_detector", built)
     monkeypatch.setattr(detect, "rate_of", counted)

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
     from tracesight.data.record import Dataset
+    from tracesight.training.ranks import Ranks
 
 
 def evaluate(
@@ -25,11 +26,15 @@ def evaluate(
         list[str] | None, typer.Option(help="Code of errors in DATA to put right or leave out, not to refuse.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that receives metrics.json and results.coco.json.")] = None,
+    views: Annotated[
+        str, typer.Option(help="How a classifier sees a picture: center, ten-crop, or multi-scale (slower, better).")
+    ] = "center",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Score a bundle on labelled pictures: COCO's figures for boxes and masks, overall and by class.
+    """Score a bundle on labelled pictures: COCO's figures for boxes and masks, overall and by class; of a classifier
+    top-1 and top-5, or mAP of several labels, and calibration.
 
     Where the bundle says in how many training pictures each class was, also for rare, common and frequent classes.
     Under torchrun its processes share the pictures: torchrun --nproc-per-node 2 -m tracesight evaluate …
@@ -37,6 +42,7 @@ def evaluate(
     from tracesight.bundle import load
     from tracesight.cli.show import note, progress
     from tracesight.data.kinds import check_codes
+    from tracesight.errors import UserError
     from tracesight.training.prepare import checked
     from tracesight.training.progress import Display
     from tracesight.training.ranks import joined, of_first
@@ -44,6 +50,8 @@ def evaluate(
 
     with joined(device) as (ranks, place):
         model = load(bundle)
+        if model.task != "classify" and views != "center":
+            raise UserError(f"--views {views}: is for classifiers, and this bundle finds objects")
         check_codes(allow or ())
         dataset = _dataset(model, data, split, format, allow or ())
         display = Display(note, interval=math.inf, quiet=not ranks.first)
@@ -51,13 +59,26 @@ def evaluate(
         dataset = changed.get("data", dataset)
         for line in notes:
             display.say(f"note: {line}")
+        options = {"device": place, "precision": precision}
         with progress("evaluate", len(dataset), quiet=not ranks.first) as advance:
-            results = results_of_all(model, dataset, ranks, lambda _: advance(), device=place, precision=precision)
-        of_first(ranks, lambda: _score(model, dataset, results or [], out, as_json))
+            if model.task == "classify":
+                found = _scores(model, dataset, ranks, lambda _: advance(), views=views, **options)
+            else:
+                found = results_of_all(model, dataset, ranks, lambda _: advance(), **options)
+        of_first(ranks, lambda: _score(model, dataset, found, out, as_json))
 
 
-def _score(model: Bundle, dataset: Dataset, results: list[dict[str, Any]], out: Path | None, as_json: bool) -> None:
-    """The figures of `results`: printed, and written where that is wanted."""
+def _scores(model: Bundle, dataset: Dataset, ranks: Ranks, progress: Any, **options: Any) -> Any:
+    """Scores and truth of a classifier; None on all ranks but the first."""
+    from tracesight.data.image_labels import image_labels
+    from tracesight.training.classification import scores_of_all
+
+    labels, _ = image_labels(dataset, model.multi_label)
+    return scores_of_all(model, dataset, labels, ranks, progress, **options)
+
+
+def _score(model: Bundle, dataset: Dataset, found: Any, out: Path | None, as_json: bool) -> None:
+    """The figures of what was found: printed, and written where that is wanted."""
     import json
 
     from tracesight import evaluation
@@ -65,17 +86,21 @@ def _score(model: Bundle, dataset: Dataset, results: list[dict[str, Any]], out: 
     from tracesight.lineage.record import pictures_of_category
     from tracesight.scene.values import write_whole
 
-    kinds = ("bbox", "segm") if model.task == "segment" else ("bbox",)
-    metrics = evaluation.evaluate(
-        results,
-        dataset,
-        max_objects=model.max_objects,
-        kinds=kinds,
-        train_pictures=pictures_of_category(model.lineage),
-    )
+    if model.task == "classify":
+        (scores, truth), options = found, {"several": model.multi_label, "temperature": model.thresholds["temperature"]}
+        metrics = evaluation.evaluate_classes(scores, truth, model.categories, **options)
+    else:
+        metrics = evaluation.evaluate(
+            found or [],
+            dataset,
+            max_objects=model.max_objects,
+            kinds=("bbox", "segm") if model.task == "segment" else ("bbox",),
+            train_pictures=pictures_of_category(model.lineage),
+        )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "results.coco.json", json.dumps(results))
+        if model.task != "classify":
+            write_whole(out / "results.coco.json", json.dumps(found))
         write_whole(out / "metrics.json", json.dumps(metrics, indent=1))
     for warning in metrics["warnings"]:
         note(f"warning: {warning}")
@@ -97,7 +122,8 @@ def _dataset(model: Bundle, data: Path, split: str | None, format: str | None, a
         dataset = read_dataset(data, format, allow=allow)
     else:
         # Where a training had no val of its own, its seed says again which pictures it held out.
-        train, val, _ = read_splits(data, int(model.lineage.get("seed", 0)), format, allow)
+        needs = "image labels" if model.task == "classify" else "objects"
+        train, val, _ = read_splits(data, int(model.lineage.get("seed", 0)), format, allow, needs)
         chosen = train if split == "train" else val
         if chosen is None:
             raise UserError(f"{data}: has no val; say --split train, or name one set of pictures")

@@ -13,21 +13,25 @@ def predict(
     images: Annotated[list[str], typer.Argument(help="Pictures, folders (with all below them) and globs.")],
     out: Annotated[Path, typer.Option(help="Folder that receives scenes, overlays and tables.")],
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score of an object. Default: the operating threshold.")
+        float | None,
+        typer.Option(min=0, max=1, help="Least score of an object or a category. Default: the operating threshold."),
     ] = None,
     max_objects: Annotated[
-        int | None, typer.Option(min=1, help="Most objects a picture. Default: the bundle's.")
+        int | None, typer.Option(min=1, help="Most objects, or categories, a picture. Default: the bundle's.")
     ] = None,
+    views: Annotated[
+        str, typer.Option(help="How a classifier sees a picture: center, ten-crop, or multi-scale (slower, better).")
+    ] = "center",
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures read at a time.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
-    """Find the objects in pictures.
+    """Find the objects in pictures, or with a classifier their categories.
 
     Writes OUT/scenes/NAME.json, OUT/overlays/NAME.png, OUT/results.coco.json (its picture numbers are explained in
-    OUT/pictures.coco.json) and OUT/objects.csv. A picture that cannot be read is reported and the rest goes on: exit
-    status 1 when some failed, 2 when all did.
+    OUT/pictures.coco.json) and OUT/objects.csv; of a classifier OUT/categories.csv instead of the last three. A picture
+    that cannot be read is reported and the rest goes on: exit status 1 when some failed, 2 when all did.
     """
     from tracesight import predict as prediction
     from tracesight.bundle import load
@@ -46,6 +50,7 @@ def predict(
             device=choose_device(device),
             batch_size=batch_size,
             precision=precision,
+            views=views,
             progress=lambda _: advance(),
         )
     for failure in done.failures:
@@ -56,6 +61,7 @@ def predict(
         print_json({**facts, "bundle": model.digest, "threshold": model.threshold if threshold is None else threshold})
     else:
         read = done.pictures - len(done.failures)
-        typer.echo(f"{done.objects} objects in {read} of {done.pictures} pictures: {done.out}")
+        what = "categories" if model.task == "classify" else "objects"
+        typer.echo(f"{done.objects} {what} in {read} of {done.pictures} pictures: {done.out}")
     if done.failures:
         raise prediction.failed(done.failures, done.pictures)

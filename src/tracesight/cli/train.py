@@ -17,7 +17,7 @@ def train(
             help="A folder with train and val, a COCO file, or train=… val=…; then keys of the recipe: lr=0.01.",
         ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="detect (boxes) or segment (boxes and masks).")] = None,
+    task: Annotated[str | None, typer.Option(help="classify, detect (boxes) or segment (boxes and masks).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that receives bundles, figures and the report.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with keys of the recipe.")] = None,
     preset: Annotated[str | None, typer.Option(help="A packaged set of keys, such as cpu or gpu.")] = None,
@@ -32,7 +32,7 @@ def train(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Train a detector or instance segmenter on labelled pictures.
+    """Train a classifier, detector or instance segmenter on labelled pictures.
 
     Keys given as key=value win over those of --config, which win over those of --preset. Under torchrun the run is
     spread over its processes: torchrun --nproc-per-node 2 -m tracesight train …
@@ -43,22 +43,27 @@ def train(
     from tracesight import evaluation
     from tracesight.cli.show import print_json
     from tracesight.errors import UserError
-    from tracesight.recipes import detect
+    from tracesight.recipes import classify, detect
     from tracesight.training.config import resolve
 
-    if task not in ("detect", "segment"):
-        raise UserError("--task is missing: detect or segment" if task is None else f"--task {task}: detect or segment")
+    if task not in ("classify", "detect", "segment"):
+        said = "--task is missing" if task is None else f"--task {task}"
+        raise UserError(f"{said}: classify, detect or segment")
     if out is None:
         raise UserError("--out is missing: the folder that receives bundles, figures and the report")
     place, keys = split_arguments(data or [])
-    resolved = detect.for_task(resolve(detect.Config, preset, config, keys), task)
-    metrics = detect.train(resolved, place, out, init=init, resume=resume, format=format, allow=allow or ())
+    options = {"init": init, "resume": resume, "format": format, "allow": allow or ()}
+    if task == "classify":
+        metrics = classify.train(resolve(classify.Config, preset, config, keys), place, out, **options)
+    else:
+        resolved = detect.for_task(resolve(detect.Config, preset, config, keys), task)
+        metrics = detect.train(resolved, place, out, **options)
     if os.environ.get("RANK", "0") != "0":
         return  # the first rank tells
     if as_json:
         print_json(metrics)
     else:
-        if "bbox" in metrics:
+        if "bbox" in metrics or "image" in metrics:
             typer.echo(evaluation.table(metrics))
         typer.echo(f"report: {out / 'report.html'}\nnext:   tracesight predict {out / 'best'} PICTURES --out DIR")
 

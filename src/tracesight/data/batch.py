@@ -7,7 +7,7 @@ padded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,16 @@ class Targets(NamedTuple):
     mask_pixels: Tensor
 
 
+class ImageTargets(NamedTuple):
+    """What the pictures of a `Batch` show as wholes.
+
+    shares: (N, K) float32, how much of each of K categories: 1 for each that a picture shows, less where two pictures
+    were mixed.
+    """
+
+    shares: Tensor
+
+
 class Loaded(NamedTuple):
     """A batch as the loader gives it.
 
@@ -62,7 +72,7 @@ class Loaded(NamedTuple):
     """
 
     batch: Batch
-    targets: Targets | None
+    targets: Any
     indices: list[int]
     original_sizes: list[tuple[int, int]]
 

@@ -1,40 +1,43 @@
 """Batches out of a dataset, the same whatever the number of workers or ranks and wherever a run is taken up again.
 
 Draw d = step × batch_size + position decides everything about a picture: which one it is (position d mod L of the order
-that epoch d // L was shuffled into, L draws being an epoch) and every random number of its transform.
+that epoch d // L was shuffled into, L draws being an epoch) and every random number of its transform. What becomes of
+the records that were drawn is for a `Make` to say: `DetectionBatches` here, `image_batch.ImageBatches`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tracesight.data.batch import Loaded, collate
+from tracesight.data.batch import Batch, Loaded, Targets, collate
 from tracesight.data.random import generator, order
-from tracesight.data.record import Dataset
+from tracesight.data.record import Dataset, Record
 from tracesight.data.sample import load_sample
 from tracesight.data.sampling import epoch_length, weighted_order
 from tracesight.data.transforms import Transform
 from tracesight.data.workers import in_workers
 from tracesight.errors import UserError
 
+# (records, keys (N, 2): seed and draw number of each) → the batch, and what is to be learned from it.
+Make = Callable[[Sequence[Record], np.ndarray], tuple[Batch, Any]]
 
-def training_batches(
+
+def shuffled_batches(
     dataset: Dataset,
+    make: Make,
     *,
     batch_size: int,
     seed: int,
     start_step: int = 0,
     steps: int,
-    transform: Transform,
     workers: int = 0,
-    with_masks: bool = True,
-    channels: int = 3,
     weights: np.ndarray | None = None,
     rank: int = 0,
     ranks: int = 1,
@@ -47,8 +50,8 @@ def training_batches(
     this process is gone.
 
     Args:
+        make: a batch of records and their keys; can be pickled, unless workers are forked.
         batch_size: of the whole step, over all ranks.
-        channels: of the pictures, as in `open_picture`.
         weights: (n,) how often each picture is drawn per epoch, on average, as `sampling.picture_weights` gives them;
             None: once.
         rank, ranks: this is the part of rank `rank` (from 0) of `ranks`: positions [rank × batch_size / ranks,
@@ -56,8 +59,7 @@ def training_batches(
         say: told in one line about a worker that was started again; None: a RuntimeWarning.
 
     Raises:
-        UserError: at once if ranks cannot share batch_size evenly; while iterating if a picture cannot be read, or an
-            annotation's mask does not fit it, naming it.
+        UserError: at once if ranks cannot share batch_size evenly; while iterating what `make` raises.
         PartialFailure: workers died twice at the same step, whose number and pictures it names.
     """
     if batch_size % ranks:
@@ -68,27 +70,60 @@ def training_batches(
     if weights is not None and weights.shape != (len(dataset),):
         raise ValueError(f"weights of shape {weights.shape} for {len(dataset)} pictures")
     part = batch_size // ranks
-    mine = range(rank * part, (rank + 1) * part)
-    job = _Job(dataset, batch_size, transform, with_masks, channels, seed, weights, mine)
+    job = _Job(dataset, batch_size, make, seed, weights, range(rank * part, (rank + 1) * part))
     return _run(job, range(start_step, start_step + steps), workers, say)
 
 
-def validation_batches(
-    dataset: Dataset,
-    *,
-    batch_size: int,
-    transform: Transform,
-    workers: int = 0,
-    with_masks: bool = True,
-    channels: int = 3,
-    say: Callable[[str], None] | None = None,
+def ordered_batches(
+    dataset: Dataset, make: Make, *, batch_size: int, workers: int = 0, say: Callable[[str], None] | None = None
 ) -> Generator[Loaded, None, None]:
     """Every picture once, in the dataset's order; the last batch may be smaller. keys: (0, index).
 
-    Channels, workers, say and errors are those of `training_batches`.
+    Make, workers, say and errors are those of `shuffled_batches`.
     """
-    job = _Job(dataset, batch_size, transform, with_masks, channels, None, None, range(batch_size))
+    job = _Job(dataset, batch_size, make, None, None, range(batch_size))
     return _run(job, range(-(-len(dataset) // batch_size)), workers, say)
+
+
+def training_batches(
+    dataset: Dataset, *, transform: Transform, with_masks: bool = True, channels: int = 3, **order_of_draws: Any
+) -> Generator[Loaded, None, None]:
+    """`shuffled_batches` of pictures and their objects, made by `DetectionBatches`; the rest are its arguments."""
+    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels)
+    return shuffled_batches(dataset, make, **order_of_draws)
+
+
+def validation_batches(
+    dataset: Dataset, *, transform: Transform, with_masks: bool = True, channels: int = 3, **order_of_draws: Any
+) -> Generator[Loaded, None, None]:
+    """`ordered_batches` of pictures and their objects, likewise."""
+    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels)
+    return ordered_batches(dataset, make, **order_of_draws)
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionBatches:
+    """Pictures with their objects, each transformed by its own random numbers, padded to one size.
+
+    labels: detector label by category id. source: what holds the labels. channels: of the pictures, as in
+    `open_picture`. Raises UserError if a picture cannot be read, or an annotation's mask does not fit it, naming it.
+    """
+
+    labels: Mapping[int, int]
+    source: Path
+    transform: Transform
+    with_masks: bool = True
+    channels: int = 3
+
+    def __call__(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Batch, Targets]:
+        samples = []
+        for record, (seed, draw) in zip(records, keys.tolist()):
+            sample = load_sample(record, self.labels, self.with_masks, self.channels)
+            try:
+                samples.append(self.transform(sample, generator(seed, draw, "augment")))
+            except ValueError as error:
+                raise UserError(f"{record.path}: {error}; correct its labels in {self.source}") from error
+        return collate(samples, keys, self.with_masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,24 +135,23 @@ class _Job:
 
     dataset: Dataset
     batch_size: int
-    transform: Transform
-    with_masks: bool
-    channels: int
+    make: Make
     seed: int | None
     weights: np.ndarray | None
     part: range
     orders: dict[int, np.ndarray] = field(default_factory=dict)
 
-    @cached_property
-    def labels(self) -> dict[int, int]:
-        return self.dataset.labels
-
     def __call__(self, step: int) -> Loaded | str:
         """The batch, or the one line that says why there is none."""
+        draws = self.draws(step)
+        records = [self.dataset[index] for _, index in draws]
+        keys = np.array([(self.seed or 0, draw) for draw, _ in draws], np.int64)
         try:
-            return self._make(self.seed or 0, self.draws(step))
+            batch, targets = self.make(records, keys)
         except UserError as error:
             return str(error)
+        sizes = [(record.height, record.width) for record in records]
+        return Loaded(batch, targets, [index for _, index in draws], sizes)
 
     def pictures(self, step: int) -> str:
         """The paths of a batch's pictures."""
@@ -140,20 +174,6 @@ class _Job:
                 order(seed, epoch, len(self.dataset)) if weights is None else weighted_order(seed, epoch, weights)
             )
         return self.orders[epoch]
-
-    def _make(self, seed: int, draws: list[tuple[int, int]]) -> Loaded:
-        samples, sizes = [], []
-        for draw, index in draws:
-            record = self.dataset[index]
-            sample = load_sample(record, self.labels, self.with_masks, self.channels)
-            try:
-                samples.append(self.transform(sample, generator(seed, draw, "augment")))
-            except ValueError as error:
-                raise UserError(f"{record.path}: {error}; correct its labels in {self.dataset.path}") from error
-            sizes.append((record.height, record.width))
-        keys = np.array([(seed, draw) for draw, _ in draws], np.int64)
-        batch, targets = collate(samples, keys, self.with_masks)
-        return Loaded(batch, targets, [index for _, index in draws], sizes)
 
 
 def _run(job: _Job, steps: range, workers: int, say: Callable[[str], None] | None) -> Generator[Loaded, None, None]:

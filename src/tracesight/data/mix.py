@@ -19,8 +19,8 @@ from tracesight.data.random import generator
 
 @dataclass(frozen=True)
 class Mix:
-    """Parameters of the beta distributions that shares are drawn from; 0 leaves one out, of both each comes half the
-    time."""
+    """Parameters of the beta distributions that shares are drawn from; 0 leaves one out (not both), of both each comes
+    half the time."""
 
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -44,10 +44,6 @@ class Mix:
                 own = _swapped(pair, own, share)
             labels = shares[first : first + 2]
             labels[:] = np.float32(own) * labels + np.float32(1 - own) * labels[::-1]
-
-    @property
-    def on(self) -> bool:
-        return self.mixup > 0 or self.cutmix > 0
 
 
 def _swapped(pair: np.ndarray, own: float, centre: np.ndarray) -> float:

@@ -261,6 +261,11 @@ class Dataset:
         """The records at these positions, in this order; the buffer is shared."""
         return replace(self, order=self.order[np.asarray(indices, np.int64)])
 
+    def evenly(self, count: int) -> Dataset:
+        """`count` records at most, at even distances: folders come one after another, and each gets its share."""
+        count = min(count, len(self))
+        return self.subset(np.arange(count) * len(self) // max(1, count))
+
     def with_records(self, changed: Mapping[int, Record | None]) -> Dataset:
         """The same data with other records at these positions; None leaves one out."""
         if not changed:

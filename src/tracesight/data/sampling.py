@@ -8,10 +8,12 @@ Letters: n pictures, L the length of an epoch, C categories.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from tracesight.data.random import generator, order
-from tracesight.data.record import Dataset
+from tracesight.data.record import Dataset, Record
 
 KINDS = ("uniform", "repeat_factor", "class_balanced")
 
@@ -44,7 +46,9 @@ def weighted_order(seed: int, epoch: int, weights: np.ndarray) -> np.ndarray:
     return drawn[order(seed, epoch, length)]
 
 
-def picture_weights(dataset: Dataset, kind: str, threshold: float) -> np.ndarray | None:
+def picture_weights(
+    dataset: Dataset, kind: str, threshold: float, shown: Callable[[Record], Iterable[int]] | None = None
+) -> np.ndarray | None:
     """How often each picture is drawn per epoch, on average: (n,) float64, or None where all are drawn once.
 
     kind: one of
@@ -58,8 +62,8 @@ def picture_weights(dataset: Dataset, kind: str, threshold: float) -> np.ndarray
             objects are a category of their own, and C' categories occur. The weights sum to n. Shen, Lin, Huang, "Relay
             Backpropagation for Effective Learning of Deep Convolutional Neural Networks", ECCV 2016.
     threshold: above 0, at most 1; "repeat_factor" alone uses it. A category on a smaller share of pictures is repeated.
-
-    Crowds do not count. Each record is unpickled once. Raises ValueError for another kind or threshold.
+    shown: ids of the categories that a picture shows; None: those of its objects, of which crowds do not count.
+    Each record is unpickled once. Raises ValueError for another kind or threshold.
     """
     if kind not in KINDS:
         raise ValueError(f"sampling must be one of {', '.join(KINDS)}, not {kind!r}")
@@ -68,12 +72,13 @@ def picture_weights(dataset: Dataset, kind: str, threshold: float) -> np.ndarray
     if kind == "uniform":
         return None
     labels = dataset.labels
-    shown = [{labels[a.category_id] for a in record.annotations if not a.ignored} or {0} for record in dataset]
-    flat = np.array([label for picture in shown for label in sorted(picture)], np.int64)
-    starts = np.cumsum([0] + [len(picture) for picture in shown[:-1]])
+    of = shown or (lambda record: (a.category_id for a in record.annotations if not a.ignored))
+    sets = [{labels[number] for number in of(record)} or {0} for record in dataset]
+    flat = np.array([label for picture in sets for label in sorted(picture)], np.int64)
+    starts = np.cumsum([0] + [len(picture) for picture in sets[:-1]])
     counts = np.bincount(flat, minlength=len(labels) + 1)  # of pictures by label; 0: without objects
     if kind == "class_balanced":
-        return np.add.reduceat(1 / counts[flat], starts) * (len(shown) / np.count_nonzero(counts))
-    repeats = np.sqrt(threshold * len(shown) / np.maximum(counts, 1)).clip(min=1)
+        return np.add.reduceat(1 / counts[flat], starts) * (len(sets) / np.count_nonzero(counts))
+    repeats = np.sqrt(threshold * len(sets) / np.maximum(counts, 1)).clip(min=1)
     repeats[0] = 1
     return np.maximum.reduceat(repeats[flat], starts)

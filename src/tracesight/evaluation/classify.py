@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tracesight.ops.chances import probabilities
+
 BINS = 15  # of the calibration error: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 2
 MATRIX = 100  # categories up to which the whole confusion matrix is given
 CONFUSED = 30  # pairs of categories that are listed
@@ -44,20 +46,15 @@ def evaluate_classes(
     return {"image": figures, "warnings": warnings}
 
 
-def probabilities(scores: np.ndarray, several: bool, temperature: float = 1.0) -> np.ndarray:
-    """(n, K) float64 in 0–1."""
-    scaled = scores.astype(np.float64) / temperature
-    if several:
-        return 1 / (1 + np.exp(-np.clip(scaled, -700, 700)))
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return scaled / scaled.sum(axis=1, keepdims=True)
-
-
 def best_temperature(scores: np.ndarray, truth: np.ndarray, several: bool) -> float:
     """The temperature at which the truth is likeliest (Guo et al., section 4.2), between 0.05 and 20.
 
-    The likelihood is concave in 1 / temperature, whose derivative is followed by halving.
+    The likelihood is concave in 1 / temperature, whose derivative is followed by halving. Where no answer is wrong
+    there is nothing to learn it from, and it is 1.
     """
+    right = (scores > 0) == truth if several else scores.argmax(axis=1) == truth.argmax(axis=1)
+    if right.all():
+        return 1.0
     scores, truth = scores.astype(np.float64), truth.astype(np.float64)
     low, high = (1 / bound for bound in reversed(_TEMPERATURES))
     for _ in range(40):

@@ -21,11 +21,12 @@ BOUNDS = {"rare": (1, 10), "common": (11, 100), "frequent": (101, float("inf"))}
 def training_pictures(dataset: Dataset) -> dict[int, int]:
     """For each category id of `dataset`, ascending, the number of its pictures with at least one object of it.
 
-    Crowd regions are no objects. Categories without any have 0.
+    Crowd regions are no objects. Of pictures without objects, those that show the category as wholes count. Categories
+    without any have 0.
     """
     seen: Counter[int] = Counter()
     for record in dataset:
-        seen.update({a.category_id for a in record.annotations if not a.ignored})
+        seen.update({a.category_id for a in record.annotations if not a.ignored} or set(record.labels))
     return {category: seen[category] for category in dataset.category_ids}
 
 

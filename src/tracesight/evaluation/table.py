@@ -13,16 +13,34 @@ FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 CLASS_FIGURES = ("AP", "AP50", "AP75", "AP@all", "AP50@all", "recall")
 
 
+# Of whole pictures: what each is, in the order in which it is shown.
+IMAGE_FIGURES = {
+    "top1": "share of pictures whose surest answer is right",
+    "top5": "share whose label is among the five surest",
+    "mAP": "average precision, mean over classes",
+    "f1": "harmonic mean of precision and recall, at the threshold",
+    "precision": "share of the answers that are right, at the threshold",
+    "recall": "share of the labels that are found, at the threshold",
+    "threshold": "probability from which a category is shown",
+    "nll": "negative log-likelihood, lower is better",
+    "ece": "expected calibration error, lower is better",
+    "ece_raw": "the same at temperature 1",
+    "temperature": "what scores are divided by",
+}
+IMAGE_CLASS_FIGURES = ("recall", "precision", "AP")
+
+
 def figure(value: float | None) -> str:
     """Three decimals, or a dash for None."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def table(metrics: Mapping[str, Any], *, width: int = 100, colour: bool = False) -> str:
-    """What `evaluate` returned, as text: the figures of boxes and masks side by side, then the classes.
+    """What `evaluate` or `evaluate_classes` returned, as text: the figures, of boxes and masks side by side, then the
+    classes.
 
     Args:
-        metrics: the result of `evaluate`.
+        metrics: their result.
         width: columns of the terminal.
         colour: with ANSI codes, for a terminal; without them, for a file or pipe.
     """
@@ -31,9 +49,13 @@ def table(metrics: Mapping[str, Any], *, width: int = 100, colour: bool = False)
     console = Console(width=width, force_terminal=colour, no_color=not colour, highlight=False)
     with console.capture() as capture:
         kinds = [kind for kind in NAMES if kind in metrics]
-        console.print(_overall(metrics, kinds))
+        if kinds:
+            console.print(_overall(metrics, kinds))
         for kind in kinds:
             console.print(_classes(metrics, kind))
+        if "image" in metrics:
+            for part in _whole(metrics["image"]):
+                console.print(part)
         for warning in metrics.get("warnings", ()):
             console.print(f"warning: {warning}", style="yellow", markup=False)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
@@ -87,3 +109,30 @@ def _classes(metrics: Mapping[str, Any], kind: str) -> Any:
     for name, row in metrics[kind]["per_class"].items():
         out.add_row(Text(name), str(row["objects"]), *(figure(row[key]) for key in CLASS_FIGURES))
     return out
+
+
+def _whole(image: Mapping[str, Any]) -> list[Any]:
+    """The tables of a classifier's figures: overall, by class, and what it takes for what most often."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def made(title: str, *columns: str) -> Table:
+        out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+        for place, column in enumerate(columns):
+            out.add_column(column, justify="right" if place else "left", overflow="fold")
+        return out
+
+    overall = made(f"Figures on {image['pictures']} pictures", "figure", "value", "what it means")
+    overall.columns[2].justify = "left"
+    for name, meaning in IMAGE_FIGURES.items():
+        if name in image:
+            overall.add_row(name, figure(image[name]), meaning)
+    shown = [name for name in IMAGE_CLASS_FIGURES if name in next(iter(image["per_class"].values()), {})]
+    classes = made("By class", "class", "pictures", *shown)
+    for name, row in image["per_class"].items():
+        classes.add_row(Text(name), str(row["pictures"]), *(figure(row[key]) for key in shown))
+    confused = made("Taken for another, most often", "label", "answer", "pictures")
+    for row in image.get("confused", ())[:10]:
+        confused.add_row(Text(row["label"]), Text(row["answer"]), str(row["pictures"]))
+    return [overall, classes, *([confused] if confused.rows else [])]

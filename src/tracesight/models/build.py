@@ -21,6 +21,7 @@ from tracesight.models.cifar_resnet import (
     cifar_resnet18,
 )
 from tracesight.models.conventions import CONVENTIONS
+from tracesight.models.pixels import pixel_statistics, remember_pixels
 from tracesight.models.preact_resnet import preact_resnet
 from tracesight.models.rcnn import rcnn_fpn
 from tracesight.models.resnet import plain, resnet
@@ -117,7 +118,9 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
 
     num_classes: detectors count background, classifiers have none; None takes the catalogue's (COCO's 91, ImageNet's
     1000). conventions: "tracesight", "torchvision" or "torchvision-coco-v1". args: the builder's own arguments.
-    The result's `spec` says how to build it again. Raises UserError for an unknown name, convention or argument.
+    The result's `spec` says how to build it again, `pixel_mean` and `pixel_std` what pictures in 0–1 are standardised
+    by: a detector does so itself, a classifier takes them standardised (`models/pixels.py`).
+    Raises UserError for an unknown name, convention or argument.
     """
     if name not in CATALOGUE:
         raise UserError(f"no model is called {name!r}{_nearest(name, CATALOGUE)}; `tracesight models` lists all")
@@ -142,6 +145,8 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
         model = entry.builder(classes, **extra, **args)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be built: {error}") from error
+    if entry.task == "classify":
+        remember_pixels(model, *pixel_statistics(args.get("in_channels", 3)))
     model.spec = {"name": name, "num_classes": classes, "conventions": conventions, "args": args}  # type: ignore[assignment]
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

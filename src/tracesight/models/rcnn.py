@@ -11,6 +11,7 @@ from tracesight.data.batch import Batch, Targets
 from tracesight.models.conventions import CONVENTIONS
 from tracesight.models.detections import Detections
 from tracesight.models.fpn import PyramidBackbone
+from tracesight.models.pixels import IMAGENET_MEAN, IMAGENET_STD, pixel_statistics, remember_pixels, standardised
 from tracesight.models.resnet import ResNet
 from tracesight.models.roi_heads import (
     BoxHead,
@@ -23,10 +24,6 @@ from tracesight.models.roi_heads import (
 )
 from tracesight.models.rpn import ProposalSettings, RegionProposalNetwork
 from tracesight.ops.pyramid import feature_table
-
-# Of RGB in 0–1. Where the channels are others, and nobody says how they are spread, the middle of the range.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PLAIN_MEAN, PLAIN_STD = 0.5, 0.25
 
 
 class RCNN(nn.Module):
@@ -45,9 +42,7 @@ class RCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
-        # Not in the weights: the names of parameters are the field's, and the bundle's config holds these.
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
+        remember_pixels(self, pixel_mean, pixel_std)
 
     def standardise(self, batch: Batch) -> Tensor:
         """Pictures (N, C, H, W) with mean 0 and deviation 1 over the data, and 0 where there is only padding."""
@@ -55,7 +50,7 @@ class RCNN(nn.Module):
         rows = torch.arange(height, device=batch.images.device)[None, :] < batch.sizes[:, :1]
         columns = torch.arange(width, device=batch.images.device)[None, :] < batch.sizes[:, 1:]
         real = (rows[:, None, :, None] & columns[:, None, None, :]).to(batch.images.dtype)
-        return (batch.images - self.pixel_mean) / self.pixel_std * real
+        return standardised(self, batch.images) * real
 
     def forward(
         self,
@@ -142,20 +137,3 @@ def rcnn_fpn(
         mean,
         std,
     )
-
-
-def pixel_statistics(
-    in_channels: int, pixels: Mapping[str, Sequence[float]] | None = None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel, those of `pixels` where given.
-
-    Raises ValueError unless there are `in_channels` of each, the deviations above 0.
-    """
-    if pixels is None and in_channels == 3:
-        return IMAGENET_MEAN, IMAGENET_STD
-    if pixels is None:
-        return (PLAIN_MEAN,) * in_channels, (PLAIN_STD,) * in_channels
-    mean, std = (tuple(float(value) for value in pixels.get(key, ())) for key in ("mean", "std"))
-    if len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
-        raise ValueError(f"pixels: give mean, and std above 0, of each of the {in_channels} channels")
-    return mean, std

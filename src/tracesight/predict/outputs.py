@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from tracesight.data.channels import as_rgb
 from tracesight.data.pictures import open_picture
 from tracesight.errors import UserError
 from tracesight.predict.scenes import Failure, scenes
-from tracesight.scene import Scene, write_csv
+from tracesight.scene import Scene, write_categories_csv, write_csv
 from tracesight.scene.values import write_whole
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ EVALUATION_THRESHOLD = 0.05  # least score that figures are made from
 
 @dataclass(frozen=True)
 class Written:
-    """What `write` did: folder, pictures tried, objects found, and the pictures that failed."""
+    """What `write` did: folder, pictures tried, objects (or categories of whole pictures) found, what failed."""
 
     out: Path
     pictures: int
@@ -86,10 +86,13 @@ def write(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     precision: str = "fp32",
+    views: str = "center",
     image_ids: Mapping[str, int] | None = None,
     progress: Callable[[Scene | Failure], None] | None = None,
 ) -> Written:
     """Predict and write `out/scenes/NAME.json`, `out/overlays/NAME.png`, `out/results.coco.json`, `out/objects.csv`.
+
+    Of a classifier scenes, overlays and `out/categories.csv`.
 
     pictures: (path, NAME), as `find_pictures` gives them. Overlays draw what passes the operating threshold.
     image_ids: COCO's image_id by NAME; None numbers the pictures from 1 in the order given, failed ones included.
@@ -98,29 +101,35 @@ def write(
     """
     out = Path(out)
     ids = dict(image_ids) if image_ids is not None else {name: row for row, (_, name) in enumerate(pictures, start=1)}
-    stream = scenes(bundle, [path for path, _ in pictures], threshold, max_objects, device, batch_size, precision)
+    paths, classifies = [path for path, _ in pictures], bundle.task == "classify"
+    stream = scenes(bundle, paths, threshold, max_objects, device, batch_size, precision, views)
     failures: list[Failure] = []
     images: list[dict[str, Any]] = []
     objects = 0
     try:
         for folder in ("scenes", "overlays"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        with _results_file(out / "results.coco.json") as add:
+        with nullcontext() if classifies else _results_file(out / "results.coco.json") as add:
             for (path, name), item in zip(pictures, stream):
                 if isinstance(item, Failure):
                     failures.append(item)
                 else:
                     _write_one(bundle, item, path, out, name)
-                    objects += len(item.objects)
+                    objects += len(item.objects) + len(item.categories)
                     size = {"width": item.picture.width, "height": item.picture.height}
                     images.append({"id": ids[name], "file_name": path.as_posix(), "name": name, **size})
-                    add(item.to_coco(ids[name]))
+                    if add is not None:
+                        add(item.to_coco(ids[name]))
                 if progress is not None:
                     progress(item)
+        found = (Scene.load(out / "scenes" / f"{image['name']}.json") for image in images)
+        if classifies:
+            write_categories_csv(found, out / "categories.csv")
+            return Written(out, len(pictures), objects, tuple(failures))
         catalogue = [{"id": number, "name": n} for number, n in bundle.categories.items() if n != UNUSED]
         listing = {"images": images, "categories": catalogue, "annotations": []}
         write_whole(out / "pictures.coco.json", json.dumps(listing, ensure_ascii=False))
-        write_csv((Scene.load(out / "scenes" / f"{image['name']}.json") for image in images), out / "objects.csv")
+        write_csv(found, out / "objects.csv")
     except OSError as error:
         raise UserError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from error
     return Written(out, len(pictures), objects, tuple(failures))

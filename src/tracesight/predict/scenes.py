@@ -43,6 +43,7 @@ def scenes(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     precision: str = "fp32",
+    views: str = "center",
 ) -> Iterator[Scene | Failure]:
     """One `Scene`, or the `Failure` to read it, for each picture, in order; `pictures` may be endless.
 
@@ -51,13 +52,10 @@ def scenes(
     batch_size: pictures read at a time; None for 1 on the CPU, 8 elsewhere. Only pictures that are padded to the same
     size are put together, so that neither neighbours nor batch size have a say. precision: "fp32" or "bf16".
 
-    Raises UserError at once: a model that finds no objects, or an argument out of range.
+    Of a classifier scenes hold the categories of whole pictures, seen as `views` says (`data/whole.py`).
+
+    Raises UserError at once: an argument out of range.
     """
-    if bundle.task == "classify":
-        raise UserError(
-            f"a bundle of {bundle.spec['name']} classifies whole pictures and finds no objects; "
-            "use it as a backbone: `tracesight train --init BUNDLE`"
-        )
     threshold = bundle.threshold if threshold is None else float(threshold)
     if not 0 <= threshold <= 1:
         raise UserError(f"threshold {threshold}: need a number from 0 to 1")
@@ -66,8 +64,15 @@ def scenes(
         raise UserError(f"max_objects {most}: need at least 1")
     if precision not in ("fp32", "bf16"):
         raise UserError(f"precision '{precision}': use fp32 or bf16")
+    if bundle.task == "classify":
+        from tracesight.predict.classes import class_scenes
+
+        same = {"device": device, "batch_size": batch_size, "precision": precision}
+        return class_scenes(bundle, pictures, threshold, most, views=views, **same)
+    if views != "center":
+        raise UserError(f"views '{views}' are for classifiers; {bundle.spec['name']} finds objects on whole pictures")
     digest = bundle.digest
-    place = _place(bundle.model, device)
+    place = placed(bundle.model, device)
     size = batch_size if batch_size is not None else (1 if place.type == "cpu" else 8)
     if size < 1:
         raise UserError(f"batch_size {size}: need at least 1")
@@ -124,7 +129,7 @@ class _Read:
     sha256: str
 
 
-def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
+def placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
     if device is None:
         return next(model.parameters()).device
     try:
@@ -188,7 +193,7 @@ def _group(call: _Call, reads: list[_Read]) -> Iterator[Scene]:
     floor = max(0.0, float(np.nextafter(np.float32(call.threshold), np.float32(-1))))
     model = call.bundle.model
     with (
-        _evaluating(model),
+        evaluating(model),
         torch.inference_mode(),
         torch.autocast(call.device.type, torch.bfloat16, enabled=call.precision == "bf16"),
     ):
@@ -214,7 +219,7 @@ def _group(call: _Call, reads: list[_Read]) -> Iterator[Scene]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for batch norm, and each module's own mode again afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,25 +26,22 @@ from tracesight.data.sampling import epoch_length, picture_weights
 from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
-from tracesight.report.html import duration
-from tracesight.report.run import write_run
+from tracesight.recipes.around import finish, open_run, rate_of
 from tracesight.training.begin import begin
-from tracesight.training.board import open_board, require_tensorboard
-from tracesight.training.checkpoint import NOTHING, load_newest
-from tracesight.training.folder import check_run_folder, compare_identity, write_config, write_metrics
+from tracesight.training.board import require_tensorboard
+from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
 from tracesight.training.initial import build_detector, channel_args, detector_args, widened
-from tracesight.training.lock import held
+from tracesight.training.measure import Validation, measure
 from tracesight.training.optim import build_optimiser
-from tracesight.training.precision import autocast, autocast_dtype, describe, repeatable
+from tracesight.training.precision import autocast, autocast_dtype, repeatable
 from tracesight.training.prepare import Data, Splits, read_labelled
 from tracesight.training.progress import Display, Say
 from tracesight.training.ranks import Ranks, joined, of_first
 from tracesight.training.run import Run, due, kept
-from tracesight.training.schedules import learning_rate
 from tracesight.training.signals import Stop, listening
 from tracesight.training.steps import steps, update
-from tracesight.training.validate import FIGURES, Validation, kinds_of, measure
+from tracesight.training.validate import FIGURES, kinds_of, validate
 from tracesight.training.watch import NORM, LossWatch
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
@@ -184,7 +180,7 @@ def train(
             display.say(f"note: {note}")
             splits = replace(splits, notes=(*splits.notes, note))
         run = start(config, splits, begun, device, ranks, stop)
-        with open_run(run, config, out, resume, display) as history:
+        with open_run(run, config, out, resume, display, *columns_of(run.model)) as history:
             return learn(run, config, splits, history, out, display)
 
 
@@ -207,7 +203,11 @@ def learn(
     def look(history: History | None = history) -> tuple[Bundle, Validation | None]:
         run.settle()
         bundle = bundle_of(run, config, splits)
-        return measure(run, bundle, config, splits, out, history, partial(losses_of, bundle.model), display)
+        looked = None if splits.val is None else partial(
+            validate, keys=config, splits=splits, val=splits.val, losses_of=partial(losses_of, bundle.model), run=run,
+            display=display,
+        )  # fmt: skip
+        return measure(run, bundle, out, history, looked, display)
 
     watch, reached = LossWatch(run, splits.train, out, losses_of, note), None
     weights = picture_weights(splits.train, config.sampling, config.repeat_threshold)
@@ -225,7 +225,7 @@ def learn(
                 run.save(checkpoints, config.keep_checkpoints)
         # A run that was killed after its last checkpoint is measured once more.
         reached = reached or look(history=None)
-        return of_first(run.ranks, lambda: finish(run, config, splits, reached, out, display))
+        return of_first(run.ranks, lambda: finish(run, splits, reached, out, display))
 
 
 def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.device, ranks: Ranks, stop: Stop) -> Run:
@@ -263,50 +263,11 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
     )
 
 
-@contextmanager
-def open_run(run: Run, config: Config, out: Path, resume: bool, display: Display) -> Iterator[History | None]:
-    """Hold the folder for this run alone, take up the newest sound checkpoint if that is wanted, and open the history.
-
-    The first rank does so; the others get the state from it and no history.
-    """
-    with ExitStack() as stack:
-        of_first(run.ranks, lambda: stack.enter_context(held(out)))
-        found = of_first(run.ranks, lambda: load_newest(out / "checkpoints") if resume else NOTHING)
-        for line in found.notes:
-            display.say(line)
-        if found.state is not None:
-            for line in compare_identity(found.state["identity"], run.identity, type(config), out):
-                display.say(line)
-            run.restore(found.state)
-            display.say(f"resuming at step {run.step} of {run.total}")
-        elif resume:
-            display.say(f"no {'sound ' if found.notes else ''}checkpoint in {out}: starting afresh")
-        del found  # a second copy of all weights
-        if not run.ranks.first:
-            yield None
-            return
-        write_config(out, config)
-        kinds = kinds_of(run.model)
-        figures = [f"val_{kind}_{name}" for kind in kinds for name in FIGURES]
-        losses = LOSSES[: len(LOSSES) if "segm" in kinds else -1]
-        columns = ["step", "seconds", "lr", "loss", *losses, NORM, "val_loss", *figures]
-        board = None
-        if config.tensorboard:
-            board = stack.enter_context(closing(open_board(out / "tensorboard", run.step)))
-        yield History(out / "history.csv", columns, run.step, board, run.measured)
-
-
-def rate_of(config: Config, total: int, step: int) -> float:
-    """The learning rate of one step."""
-    return learning_rate(
-        step,
-        total,
-        lr=config.lr,
-        warmup_steps=config.warmup_steps,
-        schedule=config.schedule,
-        milestones=config.milestones,
-        final_lr_fraction=config.final_lr_fraction,
-    )
+def columns_of(model: nn.Module) -> tuple[list[str], list[str]]:
+    """Columns of the history: losses, and figures on val."""
+    kinds = kinds_of(model)
+    losses = LOSSES if "segm" in kinds else LOSSES[:-1]
+    return list(losses), [f"val_{kind}_{name}" for kind in kinds for name in FIGURES]
 
 
 def batches_of(
@@ -357,37 +318,3 @@ def bundle_of(run: Run, config: Config, splits: Splits) -> Bundle:
         max_objects=config.max_objects,
         lineage=run_record(recipe="detect", **run.identity, steps=run.step, seconds=run.seconds, notes=splits.notes),
     )
-
-
-def finish(
-    run: Run,
-    config: Config,
-    splits: Splits,
-    reached: tuple[Bundle, Validation | None],
-    out: Path,
-    display: Display,
-) -> dict[str, Any]:
-    """Write `last/`, the report and, at the very end, metrics.json."""
-    bundle, validation = reached
-    bundle.save(out / "last")
-    notes = list(splits.notes)
-    if run.step < run.total:
-        notes.append(f"ended after {run.step} of {run.total} updates: no better figure for {run.stale} validations")
-    metrics = {} if validation is None else {**validation.metrics, "operating": validation.operating}
-    metrics |= {"steps": run.step, "seconds": round(run.seconds, 1), "notes": notes}
-    write_run(
-        out,
-        name=out.resolve().name,
-        bundle=bundle,
-        splits=splits.named,
-        validation=validation,
-        start="random weights" if run.identity["init"] is None else f"bundle {run.identity['init'][:12]}",
-        steps=run.step,
-        seconds=run.seconds,
-        hardware=describe(run.device, config.precision),
-        config=run.identity["config"],
-        notes=notes,
-    )
-    write_metrics(out, metrics)
-    display.say(f"finished after {run.step} steps in {duration(run.seconds)}: {out / 'report.html'}")
-    return metrics

@@ -1,8 +1,8 @@
 """The curves of a training, as a PNG: losses, validation loss, figures and learning rate against the step.
 
 The columns of the history speak for themselves: `step`, `lr`; `loss` and `loss_*` in training; `val_loss` (and
-`val_loss_*`, not drawn) on held-out pictures; every column with `AP` in its name is a figure. All others, such as
-`seconds` and `grad_norm`, are not drawn.
+`val_loss_*`, not drawn) on held-out pictures; `val_bbox_*`, `val_segm_*`, `val_image_*` and `train_image_*` are
+figures. All others, such as `seconds` and `grad_norm`, are not drawn.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ LIGHT = Theme(
 DARK = Theme(
     "#171c24", "#dfe5ee", "#39424f", ("#56B4E9", "#E69F00", "#1FBF92", "#DD8FBC", "#EB6F1A", "#8C9BFF", "#D6C62A")
 )
+KINDS = {"bbox": "box", "segm": "mask", "image": ""}  # of figures, and what each is called
 VALIDATION = 4  # the position of its colour in `lines`
 
 
@@ -89,12 +90,18 @@ def _panels(history: History) -> list[tuple[str, Callable[[Any, Theme], None]]]:
     filled = {name: (np.array(steps), np.array(values)) for name, (steps, values) in columns_of(history).items()}
     terms = {c: s for c, s in filled.items() if c.startswith("loss_")}
     total = {c: s for c, s in filled.items() if c in ("loss", "val_loss")}
-    figures = {c: s for c, s in filled.items() if "AP" in c}
+    figures = {c: s for c, s in filled.items() if any(f"_{kind}_" in c for kind in KINDS)}
     panels: list[tuple[str, Callable[[Any, Theme], None]]] = []
     if total:
         panels.append(("loss", lambda axes, theme: _losses(axes, total, theme)))
     if figures:
-        panels.append(("figures on held-out pictures", lambda axes, theme: _figures(axes, figures, theme)))
+        heading = "figures" if any(c.startswith("train_") for c in figures) else "figures on held-out pictures"
+        panels.append(
+            (
+                heading,
+                lambda axes, theme: _figures(axes, figures, theme),
+            )
+        )
     if terms:
         panels.append(("parts of the training loss", lambda axes, theme: _losses(axes, terms, theme)))
     if "lr" in filled:
@@ -135,13 +142,12 @@ def _rate(axes: Any, line: Series, theme: Theme) -> None:
 
 
 def _label(column: str) -> str:
-    kinds = {"bbox": "box", "segm": "mask"}
     words = column.removeprefix("loss_").replace("/", "_").split("_")
     if column == "loss":
         return "training"
     if column == "val_loss":
         return "validation"
-    return " ".join(kinds.get(word, word) for word in words if word != "val")
+    return " ".join(KINDS.get(word, word) for word in words if word not in ("val", "image"))
 
 
 def _dress(axes: Any, title: str, theme: Theme) -> None:

@@ -11,6 +11,7 @@ from tracesight.evaluation.coco import UNUSED, class_names
 from tracesight.report.gallery import Shot
 
 if TYPE_CHECKING:
+    from tracesight.data.image_labels import ImageLabels
     from tracesight.data.record import Dataset
 
 
@@ -52,11 +53,11 @@ class TrainingFacts:
 class ReportFacts:
     """Everything on the page; whatever is None or empty is left out.
 
-    name: what was learnt, e.g. the name of the data folder. task: "segment" or "detect". training: None where only an
-    evaluation is reported. splits: in the order to show. metrics: of `evaluation.evaluate`, on the split
-    `evaluated_on`. operating: of `evaluation.operating_threshold`. commands: (what for, command line) to type next.
-    samples, mistakes: of `gallery`. notes: sentences that the reader must not miss. versions: of the software, and
-    anything else that says where the page came from.
+    name: what was learnt, e.g. the name of the data folder. task: "segment", "detect" or "classify". training: None
+    where only an evaluation is reported. splits: in the order to show. metrics: of `evaluation.evaluate` or
+    `evaluate_classes`, on the split `evaluated_on`. operating: what the operating threshold gives there. commands:
+    (what for, command line) to type next. samples, mistakes: pictures. notes: sentences that the reader must not miss.
+    versions: of the software, and anything else that says where the page came from.
     """
 
     name: str
@@ -73,12 +74,19 @@ class ReportFacts:
     versions: Mapping[str, Any] = field(default_factory=dict)
 
 
-def split_facts(name: str, dataset: Dataset) -> SplitFacts:
-    """Count one split and take its digest, which reads every picture file once."""
+def split_facts(name: str, dataset: Dataset, labels: ImageLabels | None = None) -> SplitFacts:
+    """Count one split and take its digest, which reads every picture file once.
+
+    labels: count labels of whole pictures, read so, and not objects.
+    """
     names = class_names(dataset)
     objects: Counter[int] = Counter()
     empty = crowds = 0
     for record in dataset:
+        if labels is not None:
+            empty += not labels.of(record)
+            objects.update(labels.of(record))
+            continue
         empty += not record.annotations
         crowds += sum(a.ignored for a in record.annotations)
         objects.update(a.category_id for a in record.annotations if not a.ignored)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tracesight.evaluation.table import CLASS_FIGURES, FIGURES, NAMES, figure
+from tracesight.report.classes import image_classes, image_figures, image_tiles
 from tracesight.report.curves import curves_png
 from tracesight.report.facts import ReportFacts, SplitFacts, TrainingFacts
 from tracesight.report.page import data_uri, listed, made_with, pairs, shots, table, thousands, tiles_of, write_page
@@ -29,7 +30,7 @@ MEANINGS = {
     "ARm": "recall, objects of 32² to 96² pixels",
     "ARl": "recall, objects over 96² pixels",
 }
-TASKS = {"segment": "Instance segmentation", "detect": "Object detection"}
+TASKS = {"segment": "Instance segmentation", "detect": "Object detection", "classify": "Classification"}
 
 
 def write_report(path: str | Path, facts: ReportFacts) -> None:
@@ -52,16 +53,18 @@ def write_report(path: str | Path, facts: ReportFacts) -> None:
 
 def _sections(facts: ReportFacts) -> list[tuple[str, str, str]]:
     config = facts.training.config if facts.training else {}
-    sides = "The label is on the left, the prediction on the right."
+    sides, marks, layout = "The label is on the left, the prediction on the right.", "Brackets mark each one.", ""
+    if facts.task == "classify":
+        sides, marks, layout = "Below each picture are the surest answers.", "Of these it was surest.", " many"
     return [
         ("notes", "Please note", listed(facts.notes)),
         ("next", "Use it next", _commands(facts.commands)),
         ("figures", f"Figures on {facts.evaluated_on}", _figures(facts.metrics)),
         ("curves", "Curves", _curves(facts.training)),
         ("classes", "By class", _classes(facts.metrics)),
-        ("samples", "Samples", shots(facts.samples, f"{sides} {_shown(facts)}")),
-        ("mistakes", "Worst mistakes", shots(facts.mistakes, f"{sides} Brackets mark each one.", " pairs")),
-        ("data", "The data", _data(facts.splits)),
+        ("samples", "Samples", shots(facts.samples, f"{sides} {_shown(facts)}", layout)),
+        ("mistakes", "Worst mistakes", shots(facts.mistakes, f"{sides} {marks}", layout or " pairs")),
+        ("data", "The data", _data(facts.splits, facts.task)),
         ("config", "Config", pairs(config)),
         ("versions", "Versions", pairs(facts.versions)),
     ]
@@ -86,6 +89,7 @@ def _tiles(facts: ReportFacts) -> str:
         name = {"bbox": "box", "segm": "mask"}[kind]
         tiles.append((figure(metrics[kind]["AP50@all"]), f"{name} AP50@all"))
         tiles.append((figure(metrics[kind]["AP@all"]), f"{name} AP@all"))
+    tiles += image_tiles(metrics["image"]) if "image" in metrics else []
     if facts.operating:
         tiles.append((_short(facts.operating["threshold"]), "threshold"))
         tiles.append((_percent(facts.operating["precision"]), "precision at threshold"))
@@ -96,6 +100,8 @@ def _tiles(facts: ReportFacts) -> str:
 def _figures(metrics: Mapping[str, Any] | None) -> str:
     if not metrics:
         return ""
+    if "image" in metrics:
+        return image_figures(metrics["image"], table) + listed(metrics.get("warnings", ()))
     kinds = [kind for kind in NAMES if kind in metrics]
     most = metrics.get("max_objects")
     limit = f"up to {most} detections a picture" if most else "every detection"
@@ -112,6 +118,8 @@ def _figures(metrics: Mapping[str, Any] | None) -> str:
 
 def _classes(metrics: Mapping[str, Any] | None) -> str:
     parts = []
+    if metrics and "image" in metrics:
+        return image_classes(metrics["image"], table)
     for kind in ("segm", "bbox"):
         if metrics and kind in metrics:
             head = ["class", "objects", *CLASS_FIGURES]
@@ -138,14 +146,15 @@ def _commands(commands: Iterable[tuple[str, str]]) -> str:
     return "".join(f"<p>{escape(purpose)}</p><pre>{escape(command)}</pre>" for purpose, command in commands)
 
 
-def _data(splits: Sequence[SplitFacts]) -> str:
+def _data(splits: Sequence[SplitFacts], task: str) -> str:
     if not splits:
         return ""
     names = list(dict.fromkeys(name for split in splits for name in split.objects))
+    things = "labels" if task == "classify" else "objects"
     rows: list[list[Any]] = [
         ["pictures", *(thousands(split.pictures) for split in splits)],
-        ["of these without objects", *(thousands(split.empty) for split in splits)],
-        ["objects", *(thousands(sum(split.objects.values())) for split in splits)],
+        [f"of these without {things}", *(thousands(split.empty) for split in splits)],
+        [things, *(thousands(sum(split.objects.values())) for split in splits)],
         ["crowd regions", *(thousands(split.crowds) for split in splits)],
         *([name, *(thousands(split.objects.get(name, 0)) for split in splits)] for name in names),
     ]
@@ -158,7 +167,8 @@ def _data(splits: Sequence[SplitFacts]) -> str:
 def _shown(facts: ReportFacts) -> str:
     if not facts.operating:
         return ""
-    return f"Detections from the operating threshold, {_short(facts.operating['threshold'])}, up are drawn."
+    what = "Categories from {} up are the answer." if facts.task == "classify" else "Detections from {} up are drawn."
+    return what.format(f"the operating threshold, {_short(facts.operating['threshold'])},")
 
 
 def duration(seconds: float) -> str:

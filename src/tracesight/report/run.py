@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tracesight.bundle import Bundle
+from tracesight.data.image_labels import image_labels
 from tracesight.data.record import Dataset
 from tracesight.lineage.record import versions
+from tracesight.report.classes import class_shots
 from tracesight.report.curves import draw_curves
 from tracesight.report.facts import ReportFacts, TrainingFacts, split_facts
 from tracesight.report.gallery import Shot, close_looks, samples
 from tracesight.report.html import write_report
 from tracesight.report.mistakes import worst
 from tracesight.training.history import read_history
-from tracesight.training.validate import Validation
+from tracesight.training.measure import Validation
 
 MISTAKES = 12  # close looks in the report
 
@@ -49,6 +51,7 @@ def write_run(
     draw_curves(history, out / "curves.png")
     drawn, mistakes = _galleries(bundle, splits, validation, config["samples"])
     write_samples(out / "samples", drawn)
+    labels = image_labels(splits["train"], bundle.multi_label)[0] if bundle.task == "classify" else None
     training = TrainingFacts(
         model=bundle.spec["name"],
         parameters=sum(parameter.numel() for parameter in bundle.model.parameters()),
@@ -64,10 +67,10 @@ def write_run(
         name=name,
         task=bundle.task,
         training=training,
-        splits=tuple(split_facts(split, dataset) for split, dataset in splits.items()),
+        splits=tuple(split_facts(split, dataset, labels) for split, dataset in splits.items()),
         metrics=None if validation is None else validation.metrics,
         operating=None if validation is None else validation.operating,
-        commands=commands(out),
+        commands=commands(out, bundle.task),
         samples=tuple(drawn),
         mistakes=tuple(mistakes),
         notes=tuple(notes),
@@ -85,14 +88,14 @@ def write_samples(folder: Path, shots: Sequence[Shot]) -> None:
         shot.image.save(folder / f"{number:02d}.png")
 
 
-def commands(out: Path) -> tuple[tuple[str, str], ...]:
+def commands(out: Path, task: str) -> tuple[tuple[str, str], ...]:
     """What to type next: (what for, command line)."""
     return (
         ("Predict on your own pictures: scenes, overlays and tables go to predictions/.",
          f"tracesight predict {out / 'best'} PICTURES --out predictions"),
         ("Measure the model on other labelled pictures.", f"tracesight evaluate {out / 'best'} DATA"),
         ("Train on your own labels, beginning from this model.",
-         f"tracesight train --task segment DATA --out RUN --init {out / 'best'}"),
+         f"tracesight train --task {task} DATA --out RUN --init {out / 'best'}"),
     )  # fmt: skip
 
 
@@ -102,6 +105,9 @@ def _galleries(
     if validation is None or "val" not in splits:
         return [], []
     val = splits["val"]
+    if bundle.task == "classify":
+        scores, truth = validation.results
+        return class_shots(bundle, val, scores, truth, count, MISTAKES)
     results: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for result in validation.results:
         results[result["image_id"]].append(result)

@@ -48,6 +48,7 @@ code { font: 13px ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", m
 img { max-width: 100%; height: auto; display: block; border-radius: 6px; }
 .wide picture img { min-width: 620px; }
 .shots { display: grid; gap: 20px; }
+.shots.many { grid-template-columns: repeat(auto-fill, minmax(min(100%, 240px), 1fr)); }
 .shots.pairs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); }
 .shots.thumbs { grid-template-columns: repeat(auto-fill, minmax(min(100%, 225px), 1fr)); gap: 14px; margin: 12px 0; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; overflow-wrap: anywhere; }

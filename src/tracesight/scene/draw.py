@@ -115,9 +115,13 @@ def draw_objects(
     return draw_legend(drawn, rows, _STRIP)
 
 
-def draw_categories(image: Image.Image, categories: Sequence[SceneCategory]) -> Image.Image:
-    """A new RGB picture with a strip below it: a line a category, with a bar as long as its score."""
-    scale = min(_MOST_ENLARGED, max(1, -(-_LEGIBLE_SIDE // max(image.size))))
+def draw_categories(image: Image.Image, categories: Sequence[SceneCategory], scale: int | None = None) -> Image.Image:
+    """A new RGB picture with a strip below it: a line a category, with a bar as long as its score.
+
+    scale: how many times larger than `image` the picture becomes; None enlarges small ones, as in `draw_objects`.
+    """
+    if scale is None:
+        scale = min(_MOST_ENLARGED, max(1, -(-_LEGIBLE_SIDE // max(image.size))))
     picture = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     size = font_size(picture.size)
     line, gap = round(size * 1.7), max(4, size // 2)

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from tracesight.data.batch import Batch, Loaded, Targets
 from tracesight.training.fit import is_out_of_memory
 
+# What of the targets of a picture is looked at, and what it is called.
+_LEARNT = {"boxes": "boxes", "mask_boxes": "boxes of masks", "shares": "labels"}
+
 
 class _Origin(NamedTuple):
     """A module whose output is not finite although its inputs were; or "" for what no module put out.
@@ -153,10 +156,9 @@ def _restored(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(held)
 
 
-def _bad_picture(batch: Batch, targets: Targets | None, pictures: Sequence[str]) -> str | None:
+def _bad_picture(batch: Batch, targets: Any, pictures: Sequence[str]) -> str | None:
     parts = {"images": batch.images}
-    if targets is not None:
-        parts |= {"boxes": targets.boxes, "boxes of masks": targets.mask_boxes}
+    parts |= {said: getattr(targets, name) for name, said in _LEARNT.items() if hasattr(targets, name)}
     for kind, rows in parts.items():
         for name, row in zip(pictures, rows):
             if not _finite(row):

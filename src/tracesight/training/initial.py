@@ -10,12 +10,12 @@ from torch import nn
 from tracesight.data.record import Dataset
 from tracesight.data.statistics import channel_spread
 from tracesight.errors import UserError
-from tracesight.models.build import build
+from tracesight.models.build import CATALOGUE, build
 
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
 
-_FIRST = "backbone.body.conv1.weight"
+_FIRST = ("backbone.body.conv1.weight", "conv1.weight")
 # The layers whose rows are categories.
 _PER_CATEGORY = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
@@ -91,11 +91,33 @@ def build_detector(
         settings = {**args, "roi": {**(args.get("roi") or {}), "max_objects": max_objects}}
         model = build(name, len(categories) + 1, conventions, **settings)
     if begun is not None:
-        _fill(model, begun, categories)
+        _fill_detector(model, begun, categories)
     return model
 
 
-def _fill(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
+def build_classifier(
+    name: str, args: dict[str, Any], *, categories: dict[int, str], seed: int, begun: Bundle | None
+) -> nn.Module:
+    """A classifier for `categories`, as `build_detector` makes detectors; its last layer is made anew if they differ.
+
+    Raises:
+        UserError: no such model or argument, a model that finds objects, or a bundle that does not fit.
+    """
+    if name in CATALOGUE and CATALOGUE[name].task != "classify":
+        raise UserError(f"model={name} finds objects; choose a classifier (`tracesight models`) or --task detect")
+    conventions = "tracesight" if begun is None else begun.spec["conventions"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(name, len(categories), conventions, **args)
+    if begun is not None:
+        if begun.task != "classify":
+            raise UserError(f"--init: the bundle ({begun.spec['name']}) finds objects; begin from that of a classifier")
+        same = list(begun.categories.items()) == list(categories.items())
+        _fill(model, begun, begun.model.state_dict(), () if same else ("fc.",))
+    return model
+
+
+def _fill_detector(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
     """Copy the bundle's tensors; layers a category wide are copied only if the categories are the same."""
     source = begun.model.state_dict()
     if not any(name.startswith("backbone.") for name in source):  # a classifier: its body is the detector's
@@ -107,19 +129,25 @@ def _fill(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
         new = () if has_masks else ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
         if list(begun.categories.items()) != list(categories.items()):
             new += _PER_CATEGORY
+    _fill(model, begun, source, new)
+
+
+def _fill(model: nn.Module, begun: Bundle, source: dict[str, torch.Tensor], new: tuple[str, ...]) -> None:
+    """Copy `source`, the bundle's tensors, but for what begins with one of `new`."""
     state = model.state_dict()
     # Group norm and batch norm share the names of their weights; the statistics alone tell them apart.
     statistics = {name for name in source if name.endswith("running_mean") and not name.startswith(new)}
     if statistics != {name for name in state if name.endswith("running_mean") and not name.startswith(new)}:
         said = "has batch norm and the model has not" if statistics else "has no batch norm and the model has"
-        wanted = "frozen" if statistics else "group"
+        detects = any(name.startswith("backbone.") for name in state)
+        wanted = ("frozen" if detects else "batch") if statistics else "group"
         raise UserError(f"--init: the bundle ({begun.spec['name']}) {said}; say model_args.norm={wanted}")
     for name, tensor in state.items():
         if name.startswith(new):
             continue
         if name not in source:
             raise UserError(f"--init: the bundle ({begun.spec['name']}) has no {name}; choose the same model=")
-        if name == _FIRST and source[name].shape[1] == 3 != tensor.shape[1]:
+        if name in _FIRST and source[name].shape[1] == 3 != tensor.shape[1]:
             mean = source[name].mean(dim=1, keepdim=True) * (3 / tensor.shape[1])
             source[name] = mean.expand(-1, tensor.shape[1], -1, -1)
         if source[name].shape != tensor.shape:

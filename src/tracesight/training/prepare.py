@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tracesight.data.checks import check, with_masks
 from tracesight.data.finding import notes_of, refuse
@@ -68,8 +68,9 @@ def read_labelled(
     ranks: Ranks = ALONE,
     format: str | None = None,
     allow: Sequence[str] = (),
+    needs: Literal["objects", "image labels"] = "objects",
 ) -> Splits:
-    """Read and check the data of a detector.
+    """Read and check the data of a training.
 
     Args:
         data: a folder, a label file, or {"train": …, "val": …}.
@@ -80,17 +81,18 @@ def read_labelled(
         ranks: all of them read the labels, the first one checks.
         format: how the data is labelled; None: recognised.
         allow: codes of errors that are put right or left out, not refused.
+        needs: what is learnt from.
 
     Raises:
-        UserError: labels or pictures that cannot be read or do not fit each other, no object to learn from, an object
+        UserError: labels or pictures that cannot be read or do not fit each other, nothing to learn from, an object
             without the mask that it needs.
     """
     check_codes(allow)
-    train, val, notes = read_splits(data, seed, format, allow)
+    train, val, notes = read_splits(data, seed, format, allow, needs)
     named = {"train": train, **({"val": val} if val is not None else {})}
     changed, more = of_first(ranks, lambda: checked(named, channels, display, allow, masks=masks))
     named |= changed
-    if not any(not a.ignored for record in named["train"] for a in record.annotations):
+    if needs == "objects" and not any(not a.ignored for record in named["train"] for a in record.annotations):
         raise UserError(f"{train.path}: no objects are left to learn from; correct the errors that were allowed")
     splits = Splits(named["train"], named.get("val"), tuple(dict.fromkeys([*notes, *more])))
     for note in splits.notes:

@@ -18,9 +18,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tracesight.data.batch import Batch, Loaded, Targets
+from tracesight.data.batch import Batch, ImageTargets, Loaded, Targets
 from tracesight.errors import UserError
-from tracesight.models.build import build
+from tracesight.models.build import CATALOGUE, build
+from tracesight.models.pixels import pixel_statistics, remember_pixels
+from tracesight.training.classification import class_losses
 from tracesight.training.diagnose import first_bad_input, first_bad_tensor
 from tracesight.training.precision import autocast, autocast_dtype, choose_device, repeatable
 
@@ -131,7 +133,7 @@ def replay(path: str | Path, device: str = "auto", say: Callable[[str], None] = 
 
     def losses_of() -> dict[str, Tensor]:
         with autocast(where, dtype):
-            return model(loaded.batch, loaded.targets)
+            return _losses(model, loaded, held["config"])
 
     with repeatable(where, threads):
         now = {name: float(loss.detach()) for name, loss in losses_of().items()}
@@ -199,12 +201,23 @@ def _model(held: dict[str, Any], device: torch.device) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         model = build(spec["name"], spec["num_classes"], spec["conventions"], **spec["args"])
     model.load_state_dict(held["model"])
+    if CATALOGUE[spec["name"]].task == "classify":
+        remember_pixels(model, *pixel_statistics(spec["args"].get("in_channels", 3), held["config"]["pixels"]))
     return model.to(device).train()
+
+
+def _losses(model: nn.Module, loaded: Loaded, config: dict[str, Any]) -> dict[str, Tensor]:
+    """The losses of a step as its recipe computes them."""
+    if isinstance(loaded.targets, ImageTargets):
+        several, smoothing = config["multi_label"], config["label_smoothing"]
+        return class_losses(model, model, loaded, several=several, smoothing=smoothing)
+    return model(loaded.batch, loaded.targets)
 
 
 def _loaded(held: dict[str, Any], device: torch.device) -> Loaded:
     batch = Batch(**{name: tensor.to(device) for name, tensor in held["batch"].items()})
-    targets = held["targets"] and Targets(**{name: tensor.to(device) for name, tensor in held["targets"].items()})
+    kept = held["targets"] and {name: tensor.to(device) for name, tensor in held["targets"].items()}
+    targets = kept and (ImageTargets(**kept) if "shares" in kept else Targets(**kept))
     return Loaded(batch, targets, list(held["indices"]), [(h, w) for h, w in held["original_sizes"]])
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,11 +17,11 @@ from tracesight.data.transforms import eval_transform
 from tracesight.evaluation import evaluate, operating_threshold
 from tracesight.ops.collectives import alone
 from tracesight.predict import dataset_results
-from tracesight.training.history import History
 from tracesight.training.liveness import patient
+from tracesight.training.measure import Validation
 from tracesight.training.prepare import Splits
 from tracesight.training.progress import Display
-from tracesight.training.ranks import Ranks, gathered, of_first, share
+from tracesight.training.ranks import Ranks, gathered
 from tracesight.training.run import Run
 from tracesight.training.steps import to_device
 
@@ -49,55 +47,8 @@ class Keys(Protocol):
     def val_loss_pictures(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class Validation:
-    """What a bundle reached on val.
-
-    Attributes:
-        metrics: as `evaluation.evaluate` gives them.
-        operating: as `evaluation.operating_threshold` gives it.
-        results: COCO results, `image_id` being `Record.id`.
-    """
-
-    metrics: dict[str, Any]
-    operating: dict[str, float | None]
-    results: list[dict[str, Any]]
-
-
-def measure(
-    run: Run,
-    bundle: Bundle,
-    keys: Keys,
-    splits: Splits,
-    out: Path,
-    history: History | None,
-    losses_of: LossesOf,
-    display: Display,
-) -> tuple[Bundle, Validation | None]:
-    """The bundle with its figures on val; the best one so far is kept in `out/best`.
-
-    All ranks find objects, each on its share of val. The first one has the figures, and decides for all.
-    """
-    if splits.val is None:
-        of_first(run.ranks, lambda: bundle.save(out / "best"))
-        run.measured = run.step
-        return bundle, None
-    reached = validate(bundle, splits.val, splits.train_pictures, display, run.ranks)
-    if reached is not None:
-        bundle = replace(bundle, thresholds={"operating": reached.operating["threshold"]}, metrics=reached.metrics)
-        with alone():
-            val_loss = validation_loss(keys, splits.val, losses_of, run.device)
-        figure = _told(run, bundle, reached.metrics, val_loss, history, display)
-        with run.stop.whole():
-            _compare(run, bundle, figure, out, display)
-            run.measured = run.step  # in here, or a signal would have it counted twice
-    run.best, run.stale = share(run.ranks, (run.best, run.stale))
-    run.measured = run.step
-    return bundle, reached
-
-
 def validate(
-    bundle: Bundle, val: Dataset, train_pictures: dict[int, int], display: Display, ranks: Ranks
+    bundle: Bundle, keys: Keys, splits: Splits, val: Dataset, losses_of: LossesOf, run: Run, display: Display
 ) -> Validation | None:
     """Figures and operating threshold of `bundle` on `val`; masks count where the bundle draws them.
 
@@ -105,19 +56,25 @@ def validate(
     others None.
 
     Args:
-        train_pictures: category id → pictures that the bundle has learnt it from.
+        losses_of: the training loss, of which the mean over some of the pictures is taken too.
 
     Raises:
         UserError: a picture that could be read before the training cannot be read any more.
     """
-    with display.job("validate", -(-len(val) // ranks.count)) as job:
-        results = results_of_all(bundle, val, ranks, lambda _: job.advance())
+    with display.job("validate", -(-len(val) // run.ranks.count)) as job:
+        results = results_of_all(bundle, val, run.ranks, lambda _: job.advance())
     if results is None:
         return None
     kinds = kinds_of(bundle.model)
     with patient():
-        metrics = evaluate(results, val, max_objects=bundle.max_objects, kinds=kinds, train_pictures=train_pictures)
-        return Validation(metrics, operating_threshold(results, val, kind=kinds[-1]), results)
+        counts = splits.train_pictures
+        metrics = evaluate(results, val, max_objects=bundle.max_objects, kinds=kinds, train_pictures=counts)
+        operating = operating_threshold(results, val, kind=kinds[-1])
+    with alone():
+        loss = validation_loss(keys, val, losses_of, run.device)
+    figures = {f"val_{kind}_{name}": metrics[kind][name] for kind in kinds for name in FIGURES}
+    thresholds = {"operating": operating["threshold"]}
+    return Validation(metrics, thresholds, operating, figures, f"val_{kinds[-1]}_AP@all", loss, results)
 
 
 def results_of_all(
@@ -167,33 +124,3 @@ def mean_losses(losses_of: LossesOf, batches: Iterator[Loaded], device: torch.de
         for name, loss in losses_of(to_device(loaded, device)).items():
             sums[name] = sums.get(name, 0) + loss.float() * count
     return {name: float(total) / pictures for name, total in sums.items()}
-
-
-def _told(
-    run: Run,
-    bundle: Bundle,
-    metrics: dict[str, Any],
-    val_loss: float | None,
-    history: History | None,
-    display: Display,
-) -> float:
-    """Write the figures into the history and onto the display; the one that decides which bundle is the best."""
-    kinds = kinds_of(bundle.model)
-    figures = {f"val_{kind}_{name}": metrics[kind][name] for kind in kinds for name in FIGURES}
-    if history is not None:
-        history.add(step=run.step, seconds=run.seconds, val_loss=val_loss, **figures)
-    shown = "  ".join(f"{name.removeprefix('val_')} {value or 0:.3f}" for name, value in figures.items())
-    display.say(f"step {run.step}/{run.total}: " + (f"val loss {val_loss:.3f}  " if val_loss else "") + shown)
-    # Where val has no object there is no figure, and the newest is as good as any.
-    return figures[f"val_{kinds[-1]}_AP@all"] or 0.0
-
-
-def _compare(run: Run, bundle: Bundle, figure: float, out: Path, display: Display) -> None:
-    """Keep the bundle if it is the best so far, else count how long there was none."""
-    if run.best is None or figure > run.best or not (out / "best").exists():
-        bundle.save(out / "best")
-        run.best, run.stale = figure, 0
-    elif run.measured < run.step:  # not where the end is measured a second time
-        run.stale += 1
-        if 0 < run.patience <= run.stale:
-            display.say(f"step {run.step}: no better figure for {run.stale} validations: the run ends here")

@@ -9,6 +9,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from tracesight.data.checks.labels import LABEL_CHECKS, checked
 from tracesight.data.finding import Finding, notes_of, refuse
@@ -62,13 +63,18 @@ def read_sets(data: Data, format: str | None = None) -> tuple[dict[str, Dataset]
 
 
 def read_splits(
-    data: Data, seed: int, format: str | None = None, allow: Sequence[str] = ()
+    data: Data,
+    seed: int,
+    format: str | None = None,
+    allow: Sequence[str] = (),
+    needs: Literal["objects", "image labels"] = "objects",
 ) -> tuple[Dataset, Dataset | None, list[str]]:
     """(train, val, notes) of a data folder, a label file, or {"train": …, "val": …}.
 
     Without val, a fifth of the pictures is held out, keyed by `seed`; val is None where there is one picture only.
-    allow: codes of errors that are put right or left out instead of raised. Notes say what was decided or is odd.
-    Raises UserError: the first error in the data, among others where there are no objects to learn from.
+    allow: codes of errors that are put right or left out instead of raised. needs: what is to be learned from; objects
+    do for "image labels" too. Notes say what was decided or is odd.
+    Raises UserError: the first error in the data, among others where there is nothing to learn from.
     """
     sets, findings = read_sets(data, format)
     refuse(findings, allow)
@@ -77,7 +83,10 @@ def read_splits(
         raise UserError(f"{data}: holds {' and '.join(sets)} but no train")
     notes = list(train.notes)
     if not any(not a.ignored for record in train for a in record.annotations):
-        raise UserError(f"{train.path}: no objects at all to learn from; label some pictures first")
+        whole = any(record.labels for record in train)
+        if needs == "objects" or not whole:
+            why = "only labels of whole pictures: use --task classify" if whole else "label some pictures first"
+            raise UserError(f"{train.path}: no objects at all to learn from; {why}")
     val = sets.get("val")
     if val is not None:
         val = _same_categories(train, val)
@@ -177,6 +186,7 @@ def _odd_sets(train: Dataset, val: Dataset | None) -> list[str]:
         if dataset is None:
             continue
         present = {a.category_id for record in dataset for a in record.annotations if not a.ignored}
+        present |= {number for record in dataset for number in record.labels}
         absent = [dataset.categories[number] for number in dataset.category_ids if number not in present]
         if absent:
             shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")

@@ -10,8 +10,8 @@ from tracesight.evaluation.classify import (
     best_threshold,
     calibration_error,
     evaluate_classes,
-    probabilities,
 )
+from tracesight.ops.chances import probabilities
 
 NAMES = {3: "ant", 7: "bee", 9: "cat"}
 
@@ -68,6 +68,12 @@ def test_temperature_is_found_again(several):
     assert best_temperature(scores * 3, truth, several) == pytest.approx(3, rel=0.08)
     metrics = evaluate_classes(scores * 3, truth, {i: str(i) for i in range(6)}, several=several, temperature=3)
     assert metrics["image"]["ece"] < 0.03 < 0.1 < metrics["image"]["ece_raw"]
+
+
+def test_without_a_mistake_there_is_nothing_to_learn_a_temperature_from():
+    truth = one_of([0, 1], 2)
+    assert best_temperature(np.array([[3.0, 1], [0, 2]]), truth, several=False) == 1
+    assert best_temperature(np.array([[3.0, -1], [-1, 2]]), truth, several=True) == 1
 
 
 def test_average_precision_by_hand_and_with_ties():

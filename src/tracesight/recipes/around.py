@@ -1,0 +1,122 @@
+"""What stands around every recipe's loop: the folder opened, the learning rate of a step, what is left at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from tracesight.bundle import Bundle
+from tracesight.report.html import duration
+from tracesight.report.run import write_run
+from tracesight.training.board import open_board
+from tracesight.training.checkpoint import NOTHING, load_newest
+from tracesight.training.folder import compare_identity, write_config, write_metrics
+from tracesight.training.history import History
+from tracesight.training.lock import held
+from tracesight.training.measure import Validation
+from tracesight.training.precision import describe
+from tracesight.training.prepare import Splits
+from tracesight.training.progress import Display
+from tracesight.training.ranks import of_first
+from tracesight.training.run import Run
+from tracesight.training.schedules import learning_rate
+from tracesight.training.watch import NORM
+
+
+class Schedule(Protocol):
+    """The keys of a recipe that the learning rate follows."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def milestones(self) -> tuple[float, ...]: ...
+    @property
+    def final_lr_fraction(self) -> float: ...
+
+
+@contextmanager
+def open_run(
+    run: Run,
+    config: BaseModel,
+    out: Path,
+    resume: bool,
+    display: Display,
+    losses: Sequence[str],
+    figures: Sequence[str],
+) -> Iterator[History | None]:
+    """Hold the folder for this run alone, take up the newest sound checkpoint if that is wanted, and open the history.
+
+    The first rank does so; the others get the state from it and no history. losses, figures: columns of the history.
+    """
+    with ExitStack() as stack:
+        of_first(run.ranks, lambda: stack.enter_context(held(out)))
+        found = of_first(run.ranks, lambda: load_newest(out / "checkpoints") if resume else NOTHING)
+        for line in found.notes:
+            display.say(line)
+        if found.state is not None:
+            for line in compare_identity(found.state["identity"], run.identity, type(config), out):
+                display.say(line)
+            run.restore(found.state)
+            display.say(f"resuming at step {run.step} of {run.total}")
+        elif resume:
+            display.say(f"no {'sound ' if found.notes else ''}checkpoint in {out}: starting afresh")
+        del found  # a second copy of all weights
+        if not run.ranks.first:
+            yield None
+            return
+        write_config(out, config)
+        columns = ["step", "seconds", "lr", "loss", *losses, NORM, "val_loss", *figures]
+        board = None
+        if run.identity["config"]["tensorboard"]:
+            board = stack.enter_context(closing(open_board(out / "tensorboard", run.step)))
+        yield History(out / "history.csv", columns, run.step, board, run.measured)
+
+
+def rate_of(config: Schedule, total: int, step: int) -> float:
+    """The learning rate of one step."""
+    return learning_rate(
+        step,
+        total,
+        lr=config.lr,
+        warmup_steps=config.warmup_steps,
+        schedule=config.schedule,
+        milestones=config.milestones,
+        final_lr_fraction=config.final_lr_fraction,
+    )
+
+
+def finish(
+    run: Run, splits: Splits, reached: tuple[Bundle, Validation | None], out: Path, display: Display
+) -> dict[str, Any]:
+    """Write `last/`, the report and, at the very end, metrics.json."""
+    bundle, validation = reached
+    bundle.save(out / "last")
+    notes, config = list(splits.notes), run.identity["config"]
+    if run.step < run.total:
+        notes.append(f"ended after {run.step} of {run.total} updates: no better figure for {run.stale} validations")
+    metrics = {} if validation is None else {**validation.metrics, "operating": validation.operating}
+    metrics |= {"steps": run.step, "seconds": round(run.seconds, 1), "notes": notes}
+    write_run(
+        out,
+        name=out.resolve().name,
+        bundle=bundle,
+        splits=splits.named,
+        validation=validation,
+        start="random weights" if run.identity["init"] is None else f"bundle {run.identity['init'][:12]}",
+        steps=run.step,
+        seconds=run.seconds,
+        hardware=describe(run.device, config["precision"]),
+        config=config,
+        notes=notes,
+    )
+    write_metrics(out, metrics)
+    display.say(f"finished after {run.step} steps in {duration(run.seconds)}: {out / 'report.html'}")
+    return metrics
