@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tracesight.data.formats import read_dataset, read_sets
+from tracesight.data.formats import read_dataset, read_sets, write_sets
 from tracesight.data.record import Annotation, Dataset, Keypoints, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -111,7 +111,7 @@ def image(position: int = 0, **change: Any) -> Callable[[dict[str, Any]], None]:
         (lambda d: d.update(images=[], annotations=[]), "no pictures"),
         (lambda d: d.update(categories=[], annotations=[]), "'categories' is empty"),
         (lambda d: d["categories"].append({"id": 0, "name": "again"}), "category id 0 occurs twice"),
-        (lambda d: d["categories"].append({"id": 3}), "category 3 needs"),
+        (lambda d: d["categories"].append({"id": "3", "name": "nut"}), "category 'nut' needs a whole number as id"),
         (image(1, id=5), "picture id 5 occurs twice"),
         (image(0, id="5"), "picture '5': it needs a whole number"),
         (image(0, width=None), "sub/a.png (id 5): it needs a width"),
@@ -273,3 +273,22 @@ def test_files_of_this_package_are_no_labels(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path)) == 2
     (tmp_path / "labels.json").unlink()
     assert len(read_dataset(tmp_path)) == 2, "bare pictures now"
+
+
+def test_categories_without_a_name_get_one_and_are_told(tmp_path: Path) -> None:
+    rows = [{"id": 1}, {"id": 2, "name": None}, {"id": 3, "name": " "}, {"id": 4, "name": 5}, {"id": -7, "name": "ok"}]
+    path = write(tmp_path, coco(categories=[*rows, {"id": 0, "name": "zero"}, {"id": 10**12, "name": "far"}]))
+    sets, findings = read_sets(path)
+    names = sets["all"].categories
+    assert [names[number] for number in (1, 2, 3, 4)] == ["category 1", "category 2", "category 3", "5"]
+    assert [f.kind.code for f in findings] == ["category-unnamed"] * 4
+    assert str(findings[1]) == f"{path}: category 2: its name is None, so that it is called 'category 2'; name it"
+
+
+def test_what_is_said_of_the_set_as_a_whole_is_kept_or_said_to_be_lost(tmp_path: Path) -> None:
+    path = write(tmp_path / "in", {"info": {"description": "cells", "year": 2020, "more": [1], "url": ""}, **coco()})
+    dataset = read_dataset(path)
+    assert dataset.about == {"description": "cells", "year": "2020"}
+    assert read_dataset(write(tmp_path / "none", {**coco(), "info": [3]})).about == {}
+    lost = write_sets({"all": dataset}, tmp_path / "out", "labelme")
+    assert "labelme has no place for what is said of the set as a whole: 1 left out" in lost

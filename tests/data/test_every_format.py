@@ -48,6 +48,10 @@ def test_each_is_recognised_and_read(tmp_path: Path, format: str) -> None:
     assert len({record.id for record in dataset}) == len(PICTURES)
 
 
+# VOC has one folder for the pictures of all sets, which are of the same names here.
+RENAMED = "names of pictures that are taken, or that some systems refuse"
+
+
 @pytest.mark.parametrize(("first", "second"), list(product(WITH_OBJECTS, WITH_OBJECTS)))
 def test_converted_and_read_again(tmp_path: Path, first: str, second: str) -> None:
     for split in ("train", "val"):
@@ -55,7 +59,7 @@ def test_converted_and_read_again(tmp_path: Path, first: str, second: str) -> No
     sets, findings = read_sets(tmp_path / "data")
     assert findings == []
     lost = write_sets(sets, tmp_path / "written", second)
-    assert lost == []
+    assert [line.split(":")[0] for line in lost] == ([RENAMED] if second == "voc" else [])
     assert [name for name in FORMATS if FORMATS[name].fits(tmp_path / "written/train")] in ([second], [])
     again, findings = read_sets(tmp_path / "written")
     assert findings == []
@@ -192,7 +196,8 @@ def test_forty_pictures_give_the_same_training_batches_in_every_format(tmp_path:
     transform = partial(train_transform, image_size=32, scales=(0.6, 1.5), crop_size=32, transpose=True, colour=0.3)
     batches = {}
     for format in WITH_OBJECTS:
-        assert write_sets({"train": dataset, "val": dataset.subset([0])}, tmp_path / format, format) == []
+        lost = write_sets({"train": dataset, "val": dataset.subset([0])}, tmp_path / format, format)
+        assert [line.split(":")[0] for line in lost] == ([RENAMED] if format == "voc" else [])
         train, val, _ = read_splits(tmp_path / format, 0)
         assert val is not None
         assert train.categories == NAMES

@@ -171,6 +171,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         "masks has no place for objects without a mask: 1 left out",
         "masks has no place for crowds and difficult objects: 1 objects left out",
         "masks has no boxes of their own: 1 became those around their masks",
+        "names of pictures that are taken, or that some systems refuse: 1 changed (a/b.jpg is a/b~2.jpg)",
     ]
     assert [name for name in FORMATS if FORMATS[name].fits(tmp_path / "out/a")] == ["masks"]
     dataset = read_dataset(tmp_path / "out", "masks")

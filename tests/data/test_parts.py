@@ -98,6 +98,19 @@ def test_groups_copies_and_lookalikes_stay_together(pictures: list[Path], tmp_pa
     assert all(len(set(by_name[ten : ten + 10])) == 1 for ten in range(0, 60, 10))
 
 
+def test_pictures_that_the_check_has_decoded_are_not_decoded_again(
+    pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACESIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr("tracesight.data.cache._RACY_NS", 0)
+    dataset = labelled(pictures[:20])
+    before = split_dataset(dataset, SHARES)
+    for module in ("facts", "digests"):
+        monkeypatch.setattr(f"tracesight.data.{module}.hashlib", None)  # whoever reads a file fails
+    after = split_dataset(dataset, SHARES)
+    assert (after.part == before.part).all() and after.digests == before.digests
+
+
 def test_folds_hold_each_picture_out_once(pictures: list[Path]) -> None:
     dataset = labelled(pictures)
     split = split_dataset(dataset, {f"fold{k}": 0.2 for k in range(1, 6)})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from tracesight.data.phash import BITS, NEAR, near_pairs, perceptual_hash, perceptual_hashes
+from tracesight.data.phash import BITS, NEAR, near_pairs, perceptual_hash
 
 
 def scenery(seed: int, height: int = 120, width: int = 160) -> Image.Image:
@@ -93,17 +92,3 @@ def test_more_hashes_than_one_block_holds(monkeypatch: pytest.MonkeyPatch) -> No
     whole = near_pairs(hashes)
     monkeypatch.setattr("tracesight.data.phash._ROWS", 7)
     assert sorted(near_pairs(hashes)) == sorted(whole) == [(i, 50 + i, 0) for i in range(10)]
-
-
-def test_files(tmp_path: Path) -> None:
-    scenery(1).save(tmp_path / "a.png")
-    scenery(1).resize((80, 60)).save(tmp_path / "b.jpg")
-    (tmp_path / "c.png").write_bytes(b"no picture")
-    seen: list[tuple[int, int]] = []
-    first, second, third = perceptual_hashes(
-        [tmp_path / name for name in ("a.png", "b.jpg", "c.png")], lambda done, total: seen.append((done, total))
-    )
-    assert first == perceptual_hash(np.asarray(scenery(1)))
-    assert near_pairs([first, second, third])[0][:2] == (0, 1)
-    assert third is None
-    assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -53,7 +53,7 @@ def test_records_lie_in_one_buffer_and_nowhere_else() -> None:
     """What keeps forked workers' memory flat: no field of a dataset grows by Python objects as records are added."""
     many = Dataset.of((Record(i, Path("a.png"), 1, 1) for i in range(1000)), {1: "cell"})
     grown = {name: value for name, value in vars(many).items() if not isinstance(value, np.ndarray)}
-    assert set(grown) == {"categories", "path", "notes", "numbered", "keypoints", "parents"}
+    assert set(grown) == {"categories", "path", "notes", "numbered", "keypoints", "parents", "about"}
     assert all(array.dtype != object for array in (many.buffer, many.offsets, many.order))
 
 

@@ -10,7 +10,7 @@ from made_sets import make_set
 from PIL import Image
 
 from tracesight.data.formats import read_dataset, read_sets, write_sets
-from tracesight.data.formats.placing import free_name
+from tracesight.data.formats.placing import Names, folder_names, free_name
 from tracesight.data.record import Annotation, Dataset, Keypoints, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -28,11 +28,33 @@ SIZES = [(20, 24)] * 5
     ],
 )
 def test_pictures_get_names_that_no_two_share_and_that_stay_inside(names: list[str], placed: list[str]) -> None:
-    taken: set[str] = set()
+    taken: Names = {}
     got = [free_name(name, taken) for name in names]
     assert got == placed
     stems = [str(PurePosixPath(name).with_suffix("")).casefold() for name in got]
     assert len(set(stems)) == len(names)
+
+
+def test_pictures_and_categories_with_other_names_are_told(tmp_path: Path) -> None:
+    names = ["a.png", "a.jpg", "b/A.png", "c?.png"]
+    for number, name in enumerate(names):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 20), (number, 0, 0)).save(tmp_path / "in" / name)
+    records = [
+        Record(k, tmp_path / "in" / name, 24, 20, (Annotation(1, 1, (0, 0, 9, 9)),), labels=(1,), name=name)
+        for k, name in enumerate(names)
+    ]
+    dataset = Dataset.of(records, {1: "nut: M3"})
+    said = (
+        "names of pictures that are taken, or that some systems refuse: 2 changed (a.jpg is a~2.jpg, c?.png is c_.png)"
+    )
+    for format in ("coco", "voc", "yolo", "labelme", "masks", "pictures"):
+        lost = write_sets({"all": dataset}, tmp_path / format, format)
+        assert [line for line in lost if "names of pictures" in line] == [said]
+        assert not [line for line in lost if "names of categories" in line] or format == "masks"
+    lost = write_sets({"all": dataset}, tmp_path / "folders", "imagefolder")
+    assert "names of categories that are taken, or that some systems refuse: 1 changed (nut: M3 is nut_ M3)" in lost
+    assert folder_names({1: "a", 2: "A", 3: "a/b"}) == {1: "a", 2: "A~2", 3: "a/b"}
 
 
 def test_nothing_is_left_of_what_failed_and_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -73,13 +95,17 @@ def test_coco_keeps_all_that_a_set_can_say(tmp_path: Path) -> None:
         Record(9, tmp_path / "in" / names[2], 24, 20, labels=(-7,), name=names[2]),
     ]  # fmt: skip
     points = Keypoints(("head", "hip", "foot"), ((0, 1), (1, 2)))
-    dataset = Dataset.of(records, {-7: "minus", 10**12: "far"}, keypoints={-7: points}, parents={-7: "figures"})
+    about = {"description": "Zellen ü", "year": "2020"}
+    dataset = Dataset.of(
+        records, {-7: "minus", 10**12: "far"}, keypoints={-7: points}, parents={-7: "figures"}, about=about
+    )
     lost = write_sets({"train": dataset, "val": dataset.subset([1])}, tmp_path / "out", "coco")
     assert lost == ["coco has no place for categories of a picture as a whole: 1 left out"]
     sets, findings = read_sets(tmp_path / "out")
     assert (list(sets), findings) == (["train", "val"], [])
     again = sets["train"]
     assert (again.categories, again.keypoints, again.parents) == (dataset.categories, {-7: points}, {-7: "figures"})
+    assert again.about == about
     for record, written in zip(records, again, strict=True):
         assert written.path.read_bytes() == record.path.read_bytes()
         areas = [a.area for a in written.annotations]

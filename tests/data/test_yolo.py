@@ -14,7 +14,7 @@ from PIL import Image
 
 from tracesight.data.formats import read_dataset, read_sets, write_sets
 from tracesight.data.formats.outlines import one_polygon, outline
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Dataset, Keypoints, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 
@@ -63,6 +63,41 @@ def test_keypoints_where_the_yaml_says_so(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path, allow=["label-unreadable"])
     assert [a.keypoints for a in dataset[0].annotations] == [((20, 10, 2), (0, 0, 0))]
     assert dataset[0].annotations[0].box == (15, 5, 25, 15)
+
+
+def test_keypoints_are_written_where_all_objects_have_as_many(tmp_path: Path) -> None:
+    write(tmp_path / "in", None)
+    square = [[0.0, 0.0, 9.0, 0.0, 9.0, 9.0]]
+    objects = (
+        Annotation(1, 5, (2, 2, 12, 12), square, keypoints=((4.5, 4, 2), (0, 0, 0))), Annotation(2, 7, (0, 0, 8, 8)),
+    )  # fmt: skip
+    record = Record(1, tmp_path / "in/images/a.png", W, H, objects, name="a.png")
+    points = Keypoints(("head", "tail"), ((0, 1),))
+    dataset = Dataset.of([record], {5: "mouse", 7: "cheese"}, keypoints={5: points})
+    assert write_sets({"train": dataset, "val": dataset}, tmp_path / "out", "yolo") == [
+        "yolo has no place for masks of objects: 2 left out",
+        "yolo has no place for the skeleton of keypoints: 2 left out",
+        "yolo has keypoints for every object: 2 without have them as not labelled",
+    ]
+    assert (tmp_path / "out/labels/val/a.txt").read_text().splitlines()[0] == "0 0.175 0.35 0.25 0.5 0.1125 0.2 2 0 0 0"
+    again = read_sets(tmp_path / "out")[0]["val"]
+    assert again.keypoints == {5: Keypoints(("head", "tail"))}
+    assert [(a.category_id, a.box, a.keypoints) for a in again[0].annotations] == [
+        (5, (2, 2, 12, 12), ((4.5, 4, 2), (0, 0, 0))), (7, (0, 0, 8, 8), ((0, 0, 0), (0, 0, 0))),
+    ]  # fmt: skip
+    table = (tmp_path / "out/data.yaml").read_text()
+    (tmp_path / "out/data.yaml").write_text(table.replace("- tail", ""))
+    with pytest.raises(UserError, match=r"kpt_names: 0 must be a class with a list of 2 names"):
+        read_sets(tmp_path / "out")
+
+
+def test_a_set_that_is_not_divided_has_what_other_programs_ask_for(tmp_path: Path) -> None:
+    write(tmp_path / "in", "0 0.5 0.5 0.25 0.5")
+    write_sets(read_sets(tmp_path / "in")[0], tmp_path / "out", "yolo")
+    table = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+    assert (table["train"], table["val"]) == ("images", "images")
+    assert list(read_sets(tmp_path / "out")[0]) == ["all"]
+    assert (tmp_path / "out/data.yaml").read_text().startswith("# One set: train and val are the same pictures")
 
 
 def test_ids_need_not_be_contiguous_and_survive(tmp_path: Path) -> None:
@@ -249,14 +284,15 @@ def test_what_has_no_place_is_said(tmp_path: Path) -> None:
     write(tmp_path / "in", None)
     mask = Mask.from_array(blob(H, W, np.random.default_rng(1)))
     objects = (
-        Annotation(1, 5, (0, 0, 9, 9), crowd=True), Annotation(2, 5, (0, 0, W, H), mask, truncated=True),
+        Annotation(1, 5, (0, 0, 9, 9), crowd=True), Annotation(2, 5, (0, 0, W, H), mask, truncated=True,
+                                                              keypoints=((1, 1, 2), (2, 2, 2))),
         Annotation(3, 5, (0, 0, 3, 3), annotator="p1", keypoints=((1, 1, 2),)),
     )  # fmt: skip
     record = Record(1, tmp_path / "in/images/a.png", W, H, objects, licence="CC0", group="g")
     lost = write_sets({"all": Dataset.of([record], {5: "cell"})}, tmp_path / "out", "yolo")
     assert lost == [
         "yolo has no place for the mark of truncated objects: 1 left out",
-        "yolo has no place for keypoints of objects: 1 left out",
+        "yolo has no place for keypoints of objects: 2 left out",
         "yolo has no place for who drew an object, with what and when: 1 left out",
         "yolo has no place for the licence of a picture: 1 left out",
         "yolo has no place for the group of a picture: 1 left out",

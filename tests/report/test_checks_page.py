@@ -61,6 +61,19 @@ def test_boxes_far_outside_and_whole_pictures(record: Record) -> None:
     assert thumbnail(finding(record), {}) is None
 
 
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_pictures_of_other_channels_and_depths_are_shown(channels: int, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.full((40, 60, channels), 700, np.uint16)
+    pixels[:, 30:, 0] = 900
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
+    record = Record(1, tmp_path / "a.tif", 60, 40, (Annotation(1, 1, (5, 5, 20, 20)),))
+    shot = thumbnail(finding(record, annotation=1), {record.path: record})
+    assert shot is not None
+    shown = np.asarray(shot.image)
+    assert shown[10, 10, 0] < 40 and shown[10, -10, 0] > 215
+
+
 def test_the_page(record: Record, tmp_path: Path) -> None:
     findings = (finding(record, annotation=1, box=(60.0, 50.0, 80.0, 70.0)), Finding(NOTE, "x.json: train", "12 < 13"))
     sets = {"train": Dataset.of([record], {1: "cell"}, "x.json")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from tracesight.data.dicom import MAGIC, dicom_sensor
-from tracesight.data.tags import is_tiff, read_tags
+from tracesight.data.tags import Tags, is_tiff, read_tags
 from tracesight.errors import UserError
 
 _LARGEST = 1 << 20  # bytes; a JPEG has room for 64 kB
@@ -23,7 +24,6 @@ _SMALL = 1 << 16  # bytes; of files below it, searching is quicker than walking
 _LONGEST = 200  # letters of a text
 _MAKE, _MODEL, _EXIF_TAGS, _GPS_TAGS = 0x010F, 0x0110, 0x8769, 0x8825
 _TIME, _OFFSET_OF_TIME, _SERIAL, _LENS_MODEL = 0x9003, 0x9011, 0xA431, 0xA434
-_SIZES = {2: 1, 4: 4, 5: 8, 129: 1}  # bytes by type: ASCII, whole number, fraction, UTF-8
 _OFFSET = re.compile(r"[+-]\d\d:\d\d")
 
 
@@ -124,41 +124,23 @@ def _in_chunks(stream: BinaryIO, start: int, form: str, wanted: bytes, after: in
 
 
 def _parsed(block: bytes, private: bool) -> Exif | None:
-    order = {b"II*\0": "<", b"MM\0*": ">"}[block[:4]]
-    image = _tags(block, order, struct.unpack_from(f"{order}I", block, 4)[0])
-    camera = _tags(block, order, image.get(_EXIF_TAGS, 0))
+    stream = BytesIO(block)
+    image = read_tags(stream, (_MAKE, _MODEL, _EXIF_TAGS, _GPS_TAGS), lenient=True)
+    camera = _below(stream, image.get(_EXIF_TAGS), (_TIME, _OFFSET_OF_TIME, _SERIAL, _LENS_MODEL))
     found = Exif(
         make=_text(image.get(_MAKE)),
         model=_text(image.get(_MODEL)),
         lens=_text(camera.get(_LENS_MODEL)),
         captured_at=_time(camera.get(_TIME), camera.get(_OFFSET_OF_TIME)),
         serial=_text(camera.get(_SERIAL)) if private else None,
-        **(_place(_tags(block, order, image.get(_GPS_TAGS, 0))) if private else {}),
+        **(_place(_below(stream, image.get(_GPS_TAGS), range(1, 5))) if private else {}),
     )
     return found if found != Exif() else None
 
 
-def _tags(block: bytes, order: str, start: int) -> dict[int, Any]:
-    """The values of one directory by tag: texts as bytes, lists of fractions as tuples, single offsets as numbers."""
-    found: dict[int, Any] = {}
-    if not 0 < start <= len(block) - 2:
-        return found
-    (count,) = struct.unpack_from(f"{order}H", block, start)
-    for at in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-        tag, kind, length = struct.unpack_from(f"{order}HHI", block, at)
-        size = length * _SIZES.get(kind, 0)
-        place = at + 8 if size <= 4 else struct.unpack_from(f"{order}I", block, at + 8)[0]
-        value = block[place : place + size]
-        if not size or len(value) < size or tag in found:
-            continue
-        if kind == 4:
-            found[tag] = struct.unpack(f"{order}{length}I", value)[0]
-        elif kind == 5:
-            parts = struct.unpack(f"{order}{2 * length}I", value)
-            found[tag] = tuple(zip(parts[::2], parts[1::2]))
-        else:
-            found[tag] = value
-    return found
+def _below(stream: BinaryIO, pointer: Any, wanted: Collection[int]) -> Tags:
+    """The tags of the directory that a tag points to."""
+    return read_tags(stream, wanted, pointer[0], lenient=True) if isinstance(pointer, tuple) and pointer else {}
 
 
 def _text(value: Any) -> str | None:
@@ -177,7 +159,7 @@ def _time(value: Any, offset: Any) -> str | None:
     return None
 
 
-def _place(gps: dict[int, Any]) -> dict[str, float]:
+def _place(gps: Tags) -> dict[str, float]:
     place = {}
     for name, letter, negative, limit in (("latitude", 1, "S", 90), ("longitude", 3, "W", 180)):
         with suppress(TypeError, ValueError, ZeroDivisionError):

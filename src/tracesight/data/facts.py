@@ -23,10 +23,10 @@ from tracesight.data.cache import cached
 from tracesight.data.crew import Share
 from tracesight.data.limits import check_pixels, max_pixels
 from tracesight.data.phash import perceptual_hash
-from tracesight.data.pictures import image_orientation, open_picture, stored_size
+from tracesight.data.pictures import image_orientation, open_any, stored_size
 from tracesight.errors import UserError
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 8  # pictures that a process is given at a time
 _FEW = 48  # pictures for which no processes are started
 _JPEG = b"\xff\xd8\xff"
@@ -100,7 +100,7 @@ def picture_facts(path: Path | str) -> Facts:
                     stream.seek(0)
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
     try:
-        pixels, orientation = _opened(path), stored_size(path)[2]
+        pixels, orientation = open_any(path), stored_size(path)[2]
     except UserError as error:
         return Facts(digest, problem=str(error).removeprefix(f"{path}: "), missing=not Path(path).exists())
     height, width, channels = pixels.shape
@@ -120,13 +120,3 @@ def _of_jpeg(content: bytes, digest: str) -> Facts:
         image.load()
         size = (width, height) if orientation in (5, 6, 7, 8) else (height, width)
         return Facts(digest, *size, orientation, channels, perceptual_hash(np.asarray(image)))
-
-
-def _opened(path: Path | str) -> np.ndarray:
-    """The pixels with all channels that they have. Where only RGB can be made of them, that will do."""
-    try:
-        return open_picture(path, None)
-    except UserError as error:
-        with contextlib.suppress(UserError):
-            return open_picture(path)
-        raise error

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from tracesight.data.crew import all_cores, crew
+from tracesight.data.facts import facts_of
 from tracesight.data.formats import writer_of
 from tracesight.data.formats.placing import written_whole
-from tracesight.data.phash import NEAR, near_pairs, perceptual_hashes
+from tracesight.data.phash import NEAR, near_pairs
 from tracesight.data.record import Dataset, Record
 from tracesight.data.stratify import stratify
 from tracesight.data.units import groups_of, units_of
@@ -68,16 +70,21 @@ def split_dataset(
         shares: of the pictures, by name of the part; above 0, with the sum 1.
         group_by: as `units.groups_of` has it.
         near: bits of a perceptual hash that may differ where pictures count as alike; None: they are not compared.
-        progress: called with (pictures decoded, pictures).
+        progress: called with (pictures decoded, pictures). Those that `data check` has seen are not decoded again.
 
-    Raises UserError: fewer pictures that are not bound together than parts; a picture that cannot be read.
+    Raises UserError: fewer pictures that are not bound together than parts; a picture file that cannot be read.
     """
     records = list(dataset)
-    digests = dataset.picture_digests
     groups = groups_of(records, group_by)
     pairs: list[tuple[int, int, int]] = []
+    digests: tuple[str, ...] = ()
     if near is not None:
-        pairs = near_pairs(perceptual_hashes([record.path for record in records], progress), near)
+        with crew(all_cores()) as share:
+            facts = facts_of([record.path for record in records], share, progress)
+        pairs = near_pairs([fact.phash or None for fact in facts], near)
+        digests = tuple(fact.sha256 for fact in facts)
+    if not all(digests) or near is None:
+        digests = dataset.picture_digests
     unit = units_of(len(records), [groups, digests], ((i, j) for i, j, _ in pairs))
     first, inverse = np.unique(unit, return_inverse=True)
     if len(first) < len(shares):
@@ -118,6 +125,7 @@ def merged(sets: Mapping[str, Dataset], path: Path) -> Dataset:
         records, categories, path, notes, any(dataset.numbered for dataset in sets.values()),
         {i: points for dataset in sets.values() for i, points in dataset.keypoints.items()},
         {i: name for dataset in sets.values() for i, name in dataset.parents.items()},
+        {key: text for dataset in reversed([*sets.values()]) for key, text in dataset.about.items()},
     )  # fmt: skip
 
 

@@ -6,25 +6,18 @@ one microscope 64 bits tell too little apart.
 
 It does not change with size, brightness or contrast, hardly with compression or blur, and little with a cut of 2 % of
 the sides. A mirrored or turned picture has another one. `docs/split.md` has the figures that `NEAR` was chosen by.
+`data/facts.py` keeps hashes between commands: who changes them raises its version.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from tracesight.data.cache import cached
-from tracesight.data.pictures import open_picture
-from tracesight.errors import UserError
-
 BITS = 256
 NEAR = 40  # bits in which two pictures may differ and still count as the same one
-VERSION = 3
 _GRID = 32  # the picture is brought to this size before it is transformed
 _KEPT = 16  # frequencies a side: their square is BITS
 _COSINES = np.cos(np.pi * np.arange(_KEPT)[:, None] * (2 * np.arange(_GRID) + 1)[None] / (2 * _GRID))
@@ -39,19 +32,6 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     spectrum[0] = 0  # the mean is brightness
     middle = np.sort(spectrum)[BITS // 2 - 1 : BITS // 2 + 1].mean()  # the median, in a fifth of the time
     return np.packbits(spectrum > middle).tobytes().hex()
-
-
-def perceptual_hashes(paths: Sequence[Path], progress: Callable[[int, int], None] | None = None) -> list[str | None]:
-    """The hash of each picture file, None where it cannot be decoded; kept between commands.
-
-    progress: called with (pictures done, pictures). Decoders work outside Python's lock, so threads use all cores.
-    """
-
-    def compute(unknown: list[Path]) -> Iterator[str | None]:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            yield from pool.map(_hash_of_file, unknown)
-
-    return cached(paths, "phash", VERSION, compute, progress)
 
 
 def near_pairs(hashes: Sequence[str | None], limit: int = NEAR) -> list[tuple[int, int, int]]:
@@ -103,13 +83,6 @@ def _signs(hashes: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     rows = np.array([row for row, value in enumerate(hashes) if value is not None], np.int64)
     packed = np.frombuffer(b"".join(bytes.fromhex(hashes[row] or "") for row in rows), np.uint8)
     return rows, np.unpackbits(packed.reshape(len(rows), BITS // 8), axis=1).astype(np.float32) * 2 - 1
-
-
-def _hash_of_file(path: Path) -> str | None:
-    try:
-        return perceptual_hash(open_picture(path, None))
-    except UserError:
-        return None
 
 
 def _grey(pixels: np.ndarray) -> Image.Image:

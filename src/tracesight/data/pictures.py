@@ -11,7 +11,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,6 +62,16 @@ def open_picture(path: Path | str, channels: int | None = 3) -> np.ndarray:
         else:
             pixels, alpha = _by_pillow(stream, path)
         return fit_channels(pixels, channels, path, alpha=alpha)
+
+
+def open_any(path: Path | str) -> np.ndarray:
+    """The picture with all channels that it has; where only RGB can be made of it here, that. Raises UserError."""
+    try:
+        return open_picture(path, None)
+    except UserError as error:
+        with suppress(UserError):
+            return open_picture(path)
+        raise error
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:

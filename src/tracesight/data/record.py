@@ -193,7 +193,7 @@ class Dataset:
     this dataset holds. categories: name by id. path: where it was read from. notes: what the reader put right or found
     odd, one sentence each. numbered: the labels have names only, and the ids are 1, 2, … of the sorted names.
     keypoints: by category id, where its objects have points. parents: name of the category above one, by its id, where
-    the labels say so (COCO's supercategory).
+    the labels say so (COCO's supercategory). about: what the labels say of the set as a whole (COCO's info).
     """
 
     buffer: np.ndarray
@@ -205,6 +205,7 @@ class Dataset:
     numbered: bool = False
     keypoints: dict[int, Keypoints] = field(default_factory=dict)
     parents: dict[int, str] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -216,6 +217,7 @@ class Dataset:
         numbered: bool = False,
         keypoints: Mapping[int, Keypoints] | None = None,
         parents: Mapping[int, str] | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> Dataset:
         """Pack `records`, which may be a generator; categories are kept in ascending id.
 
@@ -230,7 +232,7 @@ class Dataset:
         in_order = {i: categories[i] for i in sorted(categories)}
         return cls(
             buffer, np.asarray(offsets, np.int64), order, in_order, Path(path), tuple(notes), numbered,
-            dict(keypoints or {}), dict(parents or {}),
+            dict(keypoints or {}), dict(parents or {}), dict(about or {}),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -299,7 +301,7 @@ class Dataset:
         records = (_renumbered(record, ids) for record in self)
         keypoints = {ids[number]: points for number, points in self.keypoints.items()}
         parents = {ids[number]: name for number, name in self.parents.items()}
-        return Dataset.of(records, every, self.path, self.notes, self.numbered, keypoints, parents)
+        return Dataset.of(records, every, self.path, self.notes, self.numbered, keypoints, parents, self.about)
 
     @cached_property
     def picture_digests(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tracesight.data.pictures import open_picture
+from tracesight.data.channels import as_rgb
+from tracesight.data.pictures import open_any
 from tracesight.errors import UserError
 from tracesight.report.gallery import Shot
 from tracesight.report.page import listed, made_with, shots, thousands, tiles_of, write_page
@@ -121,8 +122,8 @@ def thumbnail(finding: Finding, records: Mapping[Path, Record]) -> Shot | None:
     if finding.picture is None:
         return None
     try:
-        pixels = open_picture(finding.picture)
-        other = None if finding.other is None else open_picture(finding.other)
+        pixels = as_rgb(open_any(finding.picture))
+        other = None if finding.other is None else as_rgb(open_any(finding.other))
     except UserError:
         return None
     caption = f"{finding.picture.name}: {finding.message}"

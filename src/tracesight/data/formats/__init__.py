@@ -130,7 +130,7 @@ def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]
         reading = FORMATS[place.format].read(place.path, place.split)
         dataset = Dataset.of(
             _sound(reading, split, findings), reading.categories, reading.path, numbered=reading.numbered,
-            keypoints=reading.keypoints, parents=reading.parents,
+            keypoints=reading.keypoints, parents=reading.parents, about=reading.about,
         )  # fmt: skip
     found = [*reading.faults, *findings]  # complete, as the records have been drawn
     if not len(dataset):

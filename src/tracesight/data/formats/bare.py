@@ -10,7 +10,7 @@ from tracesight.data.formats.files import files_in, folders_in, is_ours, picture
 from tracesight.data.formats.image_folder import NOT_CATEGORIES
 from tracesight.data.formats.losses import losses
 from tracesight.data.formats.places import folder_of
-from tracesight.data.formats.placing import place
+from tracesight.data.formats.placing import Names, place, renamed
 from tracesight.data.formats.reading import BAD_PICTURE, Format, Reading
 from tracesight.data.formats.yolo_places import has_labels
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
@@ -54,11 +54,13 @@ def _tells(folder: Path) -> bool:
 
 def write_bare(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
     """The pictures alone, a folder a set."""
+    given: list[tuple[str, str]] = []
     for split, dataset in sets.items():
-        taken: set[str] = set()
+        taken: Names = {}
         for record in dataset:
             place(record, folder_of(folder, split), taken)
-    return losses(sets, "pictures", set())
+        given += taken.values()
+    return [*losses(sets, "pictures", set()), *renamed(given, "pictures")]
 
 
 def _records(reading: Reading, pictures: Sequence[Path]) -> Iterator[Record]:

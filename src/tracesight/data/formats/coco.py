@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tracesight.data.checks import category_names
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.formats.coco_rows import Rows, Wrong, brief, rows_of, text
 from tracesight.data.formats.coco_writer import write_coco
@@ -57,7 +58,7 @@ def read_coco(path: Path, split: str | None = None) -> Reading:
     """
     file = path if path.is_file() else _file_of(path, split)
     rows = rows_of(file)
-    reading = Reading(file, {}, iter(()), faults=rows.faults)
+    reading = Reading(file, {}, iter(()), faults=rows.faults, about=rows.about)
     _categories(reading, rows)
     images = _sound_images(reading, rows)
     root = _picture_root(file, images)
@@ -122,11 +123,14 @@ def _categories(reading: Reading, rows: Rows) -> None:
     path, names = reading.path, reading.categories
     for row in rows.categories:
         number, name = row.get("id"), row.get("name")
-        if type(number) is not int or not isinstance(name, str) or not name:
-            raise UserError(f"{path}: category {number!r} needs a whole number as id and a name")
+        if type(number) is not int:
+            raise UserError(f"{path}: category {name or number!r} needs a whole number as id")
         if number in names:
             raise UserError(f"{path}: category id {number} occurs twice; give each category its own")
-        names[number] = name
+        names[number] = str(name) if type(name) in (str, int, float) and str(name).strip() else f"category {number}"
+        if names[number] != name:
+            message = f"its name is {brief(name)}, so that it is called {names[number]!r}"
+            reading.faults.append(Finding(category_names.NONE, f"{path}: category {number}", message))
         if isinstance(parent := row.get("supercategory"), str) and parent:
             reading.parents[number] = parent
         try:

@@ -47,7 +47,8 @@ class Rows:
     """What a file holds.
 
     objects: by image_id, in the order of the file. ids: of annotations. boxless: ids of those whose box is that of
-    their mask. faults: what is wrong with annotations and needs no picture to be told.
+    their mask. about: texts and numbers of `info`. faults: what is wrong with annotations and needs no picture to be
+    told.
     """
 
     path: Path
@@ -57,8 +58,14 @@ class Rows:
     objects: dict[Any, list[Annotation | Wrong]] = field(default_factory=dict)
     ids: set[int | str] = field(default_factory=set)
     boxless: set[int | str] = field(default_factory=set)
+    about: dict[str, str] = field(default_factory=dict)
     faults: list[Finding] = field(default_factory=list)
     count: int = 0
+
+    def set_about(self, info: Any) -> None:
+        if isinstance(info, dict):
+            texts = {key: str(value).strip() for key, value in info.items() if isinstance(value, str | int | float)}
+            self.about = {key: value for key, value in texts.items() if value}
 
     def add_image(self, row: Any) -> None:
         if not isinstance(row, dict):
@@ -112,7 +119,7 @@ def rows_of(path: Path) -> Rows:
         "licenses": rows.licences.append,
     }  # fmt: skip
     try:
-        keys = scan_rows(path, take, keep_polygons)
+        keys = scan_rows(path, take, keep_polygons, {"info": rows.set_about})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (NotJSON, RecursionError) as error:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from tracesight.data.formats.losses import OF_CATEGORIES, OF_OBJECTS, OF_PICTURES, losses
+from tracesight.data.formats.losses import OF_OBJECTS, OF_PICTURES, OF_SETS, losses
 from tracesight.data.formats.places import folder_of
-from tracesight.data.formats.placing import place
+from tracesight.data.formats.placing import Names, place, renamed
 from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.scene.mask import Mask
 
@@ -22,26 +22,31 @@ def write_coco(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
     What COCO has no field for is written as the reader takes it: `annotator`, `tool`, `time`, `difficult` of an
     annotation, `source`, `sensor`, `group` of a picture.
     """
-    for name, dataset in sets.items():
-        _write(dataset, folder_of(folder, name))
-    return losses(sets, "coco", {*OF_OBJECTS, *OF_PICTURES, *OF_CATEGORIES} - NO_PLACE)
+    given = [pair for name, dataset in sets.items() for pair in _write(dataset, folder_of(folder, name))]
+    kept = {*OF_OBJECTS, *OF_PICTURES, *OF_SETS} - NO_PLACE
+    return [*losses(sets, "coco", kept), *renamed(given, "pictures")]
 
 
-def _write(dataset: Dataset, folder: Path) -> None:
+def _write(dataset: Dataset, folder: Path) -> Iterable[tuple[str, str]]:
+    """Write a set; the names that its pictures have, and those that they were given."""
+    taken: Names = {}
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = sorted({record.licence for record in dataset if record.licence is not None})
     licences = {name: number for number, name in enumerate(names, start=1)}
     with (folder / "instances.json").open("w", encoding="utf-8") as file:
         file.write("{")
+        if dataset.about:
+            file.write(f'"info": {json.dumps(dataset.about)},\n')
         if licences:
             _array(file, "licenses", ({"id": number, "name": name} for name, number in licences.items()))
             file.write(",\n")
         _array(file, "categories", _categories(dataset))
         file.write(",\n")
-        _array(file, "images", _images(dataset, folder / "images", licences))
+        _array(file, "images", _images(dataset, folder / "images", licences, taken))
         file.write(",\n")
         _array(file, "annotations", _annotations(dataset))
         file.write("}\n")
+    return taken.values()
 
 
 def _array(file: TextIO, name: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -63,8 +68,7 @@ def _categories(dataset: Dataset) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _images(dataset: Dataset, folder: Path, licences: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-    taken: set[str] = set()
+def _images(dataset: Dataset, folder: Path, licences: Mapping[str, int], taken: Names) -> Iterator[dict[str, Any]]:
     for record in dataset:
         row: dict[str, Any] = {
             "id": record.id, "file_name": place(record, folder, taken), "width": record.width, "height": record.height,

@@ -10,7 +10,7 @@ from tracesight.data.finding import Finding
 from tracesight.data.formats.files import files_below, files_in, folders_in, is_ours, pictures_below
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.places import folder_of
-from tracesight.data.formats.placing import folder_names, place
+from tracesight.data.formats.placing import Names, folder_names, place, renamed
 from tracesight.data.formats.reading import BAD_PICTURE, UNLABELLED, Format, Numbers, Reading
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
 from tracesight.data.record import Dataset, Record
@@ -69,8 +69,11 @@ def write_image_folder(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
     Raises UserError where no picture has a category.
     """
     counts: Counter[str] = Counter()
+    given: list[tuple[str, str]] = []
+    folders: list[tuple[str, str]] = []
     for split, dataset in sets.items():
-        places, taken = folder_names(dataset.categories), set()
+        places, taken = folder_names(dataset.categories), Names()
+        folders += [(dataset.categories[number], name) for number, name in places.items()]
         for record in dataset:
             counts["without"] += not record.labels
             counts["several"] += len(record.labels) > 1
@@ -79,12 +82,15 @@ def write_image_folder(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
                 name = record.name.removeprefix(f"{dataset.categories[record.labels[0]]}/").replace("/", "_")
                 place(record, folder_of(folder, split), taken, f"{category}/{name}")
                 counts["written"] += 1
+        given += taken.values()
     if not counts["written"]:
         raise UserError("no picture has a category as a whole, and imagefolder has no place for objects")
     return [
         *losses(sets, "imagefolder", {"categories of a picture as a whole"}, named=True),
         *counted(counts["without"], "imagefolder has no place for pictures without a category: {} left out"),
         *counted(counts["several"], "imagefolder has one category a picture: the others of {} pictures left out"),
+        *renamed(given, "pictures"),
+        *renamed(folders, "categories"),
     ]
 
 

@@ -24,16 +24,19 @@ class NotJSON(ValueError):
 
 
 def scan_rows(
-    path: Path, take: Mapping[str, Callable[[Any], object]], prepare: Callable[[str], str] | None = None
+    path: Path,
+    take: Mapping[str, Callable[[Any], object]],
+    prepare: Callable[[str], str] | None = None,
+    whole: Mapping[str, Callable[[Any], object]] | None = None,
 ) -> set[str]:
     """Call `take[key]` with each element of the array under this key of the file's object; the keys that are there.
 
-    What lies under other keys is read and dropped. prepare: changes the text before it is parsed, a piece at a time,
-    and its own changes no more. Raises NotJSON, also for what is no object; ValueError: no array under a key of `take`,
-    or what `take` raises; OSError.
+    What lies under other keys is read and dropped, but for values that are no arrays, which `whole[key]` gets. prepare:
+    changes the text before it is parsed, a piece at a time, and its own changes no more. Raises NotJSON, also for what
+    is no object; ValueError: no array under a key of `take`, or what `take` raises; OSError.
     """
     with path.open("rb") as file:
-        return _Scanner(file, prepare or str).scan(take)
+        return _Scanner(file, prepare or str).scan(take, whole or {})
 
 
 class _Scanner:
@@ -47,7 +50,9 @@ class _Scanner:
         self.text, self.at, self.before, self.ended = "", 0, 0, False
         self.scan_once: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
 
-    def scan(self, take: Mapping[str, Callable[[Any], object]]) -> set[str]:
+    def scan(
+        self, take: Mapping[str, Callable[[Any], object]], whole: Mapping[str, Callable[[Any], object]]
+    ) -> set[str]:
         keys: set[str] = set()
         if self.next_character() != "{":
             raise NotJSON("not an object")
@@ -66,6 +71,7 @@ class _Scanner:
                 value = self.value()
                 if key in take:
                     raise ValueError(f"{key!r} must be a list, not {json.dumps(value)[:40]}")
+                whole.get(key, _drop)(value)
         self.at += 1
         if self.next_character():
             self.fail("Extra data")

@@ -15,7 +15,7 @@ from PIL import Image
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.outlines import APART
 from tracesight.data.formats.places import folder_of
-from tracesight.data.formats.placing import place
+from tracesight.data.formats.placing import Names, place, renamed
 from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.scene.mask import Mask
 
@@ -30,8 +30,9 @@ def write_labelme(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
     """Write each set into a folder of its own. Run lengths become shapes of the kind "mask", polygons stay polygons,
     and several of one object share a `group_id`; an object without a mask becomes a rectangle."""
     counts: Counter[str] = Counter()
+    given: list[tuple[str, str]] = []
     for split, dataset in sets.items():
-        home, taken = folder_of(folder, split), set()
+        home, taken = folder_of(folder, split), Names()
         for record in dataset:
             picture = home / place(record, home, taken)
             data = {
@@ -45,9 +46,11 @@ def write_labelme(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
             }
             text = json.dumps(data, indent=1, ensure_ascii=False)
             picture.with_suffix(".json").write_text(text, encoding="utf-8")
+        given += taken.values()
     return [
         *losses(sets, "labelme", KEPT, named=True),
         *counted(counts["moved"], "labelme has masks or boxes: {} boxes became those around their masks"),
+        *renamed(given, "pictures"),
     ]
 
 

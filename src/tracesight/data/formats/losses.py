@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.errors import UserError
 
-# What there is to say: of an object, of a picture, of a category.
+# What there is to say: of an object, of a picture, of a set and its categories.
 OF_OBJECTS: dict[str, Callable[[Annotation], bool]] = {
     "objects": lambda a: True,
     "masks of objects": lambda a: a.segmentation is not None,
@@ -27,9 +27,11 @@ OF_PICTURES: dict[str, Callable[[Record], bool]] = {
     "the group of a picture": lambda r: r.group is not None,
     "which categories were looked for": lambda r: r.absent is not None or bool(r.not_exhaustive),
 }
-OF_CATEGORIES: dict[str, Callable[[Dataset], int]] = {
+OF_SETS: dict[str, Callable[[Dataset], int]] = {
     "names of keypoints": lambda d: len(d.keypoints),
+    "the skeleton of keypoints": lambda d: sum(bool(points.skeleton) for points in d.keypoints.values()),
     "the category above a category": lambda d: len(d.parents),
+    "what is said of the set as a whole": lambda d: bool(d.about),
 }
 
 
@@ -42,7 +44,7 @@ def losses(sets: Mapping[str, Dataset], format: str, kept: Set[str], named: bool
     for dataset in sets.values():
         counts.update(_said(dataset))
     # Where there is no place for objects at all, there is none for what they have, and that is not worth a word.
-    order = [*(OF_OBJECTS if "objects" in kept else ("objects",)), *OF_PICTURES, *OF_CATEGORIES]
+    order = [*(OF_OBJECTS if "objects" in kept else ("objects",)), *OF_PICTURES, *OF_SETS]
     lines = [
         f"{format} has no place for {what}: {counts[what]} left out"
         for what in order
@@ -82,7 +84,7 @@ def _lost_numbers(sets: Mapping[str, Dataset], format: str) -> Iterator[str]:
 
 
 def _said(dataset: Dataset) -> Iterator[str]:
-    for what, count in OF_CATEGORIES.items():
+    for what, count in OF_SETS.items():
         yield from [what] * count(dataset)
     for record in dataset:
         yield from (what for what, says in OF_PICTURES.items() if says(record))

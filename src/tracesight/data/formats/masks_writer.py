@@ -11,7 +11,7 @@ from PIL import Image
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.outlines import APART
 from tracesight.data.formats.places import folder_of
-from tracesight.data.formats.placing import folder_names, free_name, place
+from tracesight.data.formats.placing import Names, folder_names, free_name, place, renamed
 from tracesight.data.record import Dataset, Record
 
 OBJECT = "object"
@@ -25,18 +25,24 @@ def write_masks(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
     """
     counts: Counter[str] = Counter()
     alone = {name for dataset in sets.values() for name in dataset.categories.values()} == {OBJECT}
+    given: list[tuple[str, str]] = []
+    folders: list[tuple[str, str]] = []
     for split, dataset in sets.items():
-        places, taken = folder_names(dataset.categories), set()
+        places, taken = folder_names(dataset.categories), Names()
+        folders += [] if alone else [(dataset.categories[number], name) for number, name in places.items()]
         for record in dataset:
             stem = PurePosixPath(free_name(record.name, taken)).with_suffix("")
             home = folder_of(folder, split) / stem
-            place(record, home / "images", set(), f"{stem.name}{record.path.suffix}")
+            place(record, home / "images", {}, f"{stem.name}{record.path.suffix}")
             _write(record, home / "masks", None if alone else places, counts)
+        given += taken.values()
     return [
         *losses(sets, "masks", KEPT, named=True),
         *counted(counts["without"], "masks has no place for objects without a mask: {} left out"),
         *counted(counts["ignored"], "masks has no place for crowds and difficult objects: {} objects left out"),
         *counted(counts["moved"], "masks has no boxes of their own: {} became those around their masks"),
+        *renamed(given, "pictures"),
+        *renamed(folders, "categories"),
     ]
 
 

@@ -6,14 +6,16 @@ import contextlib
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from tracesight.data.record import Record
 from tracesight.errors import UserError
 
+Names = dict[str, tuple[str, str]]  # the name wanted and the one given, by what makes two of them the same
 
-def place(record: Record, folder: Path, taken: set[str], name: str | None = None) -> str:
+
+def place(record: Record, folder: Path, taken: Names, name: str | None = None) -> str:
     """Copy a picture below `folder` and give its name there, relative and with `/`; `taken` holds the names so far.
 
     name: which it shall have; the record's own by default. Where another picture has it, in letters of another case too
@@ -29,20 +31,31 @@ def place(record: Record, folder: Path, taken: set[str], name: str | None = None
     return name
 
 
-def free_name(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: Names) -> str:
     """A safe relative path made of `name`, whose part before the suffix is not in `taken` yet; it is added."""
     safe = PurePosixPath(_safe(name))
     stem, count = safe.with_suffix(""), 1
     while _key(chosen := stem if count == 1 else stem.with_name(f"{stem.name}~{count}")) in taken:
         count += 1
-    taken.add(_key(chosen))
+    taken[_key(chosen)] = name, f"{chosen}{safe.suffix}"
     return f"{chosen}{safe.suffix}"
 
 
 def folder_names(categories: Mapping[int, str]) -> dict[int, str]:
     """A folder for each category, by its id: its name, made safe where it must be; no two share one."""
-    taken: set[str] = set()
+    taken: Names = {}
     return {number: free_name(f"{name}.folder", taken).removesuffix(".folder") for number, name in categories.items()}
+
+
+def renamed(pairs: Iterable[tuple[str, str]], what: str) -> list[str]:
+    """A sentence on the pairs (name wanted, name given) that differ; what: "pictures" or "categories"."""
+    other = list(dict.fromkeys((wanted, given) for wanted, given in pairs if wanted != given))
+    shown = ", ".join(f"{wanted} is {given}" for wanted, given in other[:3]) + (", …" if len(other) > 3 else "")
+    return (
+        [f"names of {what} that are taken, or that some systems refuse: {len(other)} changed ({shown})"]
+        if other
+        else []
+    )
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ class Reading:
     path: the file or folder that holds the labels. records: in the order of the set; drawn once. categories: name by
     id; complete once the records have been drawn. numbered: the labels have names only (`Numbers`); who reads them
     through `formats` gets the ids 1, 2, … of the sorted names. faults: what was left out; grows while records are
-    drawn. keypoints, parents: as `Dataset` has them.
+    drawn. keypoints, parents, about: as `Dataset` has them.
     """
 
     path: Path
@@ -33,6 +33,7 @@ class Reading:
     faults: list[Finding] = field(default_factory=list)
     keypoints: dict[int, Keypoints] = field(default_factory=dict)
     parents: dict[int, str] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
 
 
 class Numbers(dict[str, int]):

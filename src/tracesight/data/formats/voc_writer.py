@@ -12,7 +12,7 @@ from PIL import Image
 
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.places import ALL
-from tracesight.data.formats.placing import place
+from tracesight.data.formats.placing import Names, place, renamed
 from tracesight.data.record import Annotation, Dataset, Record
 
 BORDER = 255  # belongs to no object
@@ -32,7 +32,7 @@ def write_voc(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
     Boxes that are not whole pixels are written with decimals. Crowds are written as difficult objects.
     """
     (folder / "ImageSets/Main").mkdir(parents=True)
-    taken: set[str] = set()
+    taken: Names = {}
     counts: Counter[str] = Counter()
     for split, dataset in sets.items():
         stems = []
@@ -52,6 +52,7 @@ def write_voc(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
         *counted(
             counts["deep"], "voc's masks are of up to 254 objects: {} with more are of 16 bits, which few others read"
         ),
+        *renamed(taken.values(), "pictures"),
     ]
 
 

@@ -52,7 +52,9 @@ def read_yolo(path: Path, split: str | None = None) -> Reading:
         if stray.name not in CLASS_FILES:
             layout.faults.append(Finding(NO_PICTURE, str(stray), "there is no picture of this name"))
     categories = {layout.ids[number]: name for number, name in layout.names.items()}
-    return Reading(layout.file, categories, _records(layout, pictures), faults=layout.faults)
+    return Reading(
+        layout.file, categories, _records(layout, pictures), faults=layout.faults, keypoints=layout.point_names
+    )
 
 
 def fits_yolo(path: Path) -> bool:

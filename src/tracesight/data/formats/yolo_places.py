@@ -17,6 +17,7 @@ from tracesight.data.formats.files import by_name, files_below, files_in, inside
 from tracesight.data.formats.places import SPLITS
 from tracesight.data.formats.reading import NO_FILE, OUTSIDE_FOLDER
 from tracesight.data.pictures import PICTURE_SUFFIXES
+from tracesight.data.record import Keypoints
 from tracesight.errors import UserError
 
 YAML = frozenset({".yaml", ".yml"})
@@ -35,7 +36,8 @@ class Layout:
 
     file: `data.yaml`, or the list of classes. base: the folder of all. root: the folder in it that paths are relative
     to. names: by the index that label files have. ids: category id by that index. parts: by split, the paths that hold
-    its pictures. points: numbers of keypoints and of values for each, where objects have them.
+    its pictures. points: numbers of keypoints and of values for each, where objects have them. point_names: by category
+    id.
     """
 
     file: Path
@@ -45,6 +47,7 @@ class Layout:
     ids: dict[int, int]
     parts: dict[str, list[str]] = field(default_factory=dict)
     points: tuple[int, int] | None = None
+    point_names: dict[int, Keypoints] = field(default_factory=dict)
     faults: list[Finding] = field(default_factory=list)
 
 
@@ -149,7 +152,8 @@ def _of_yaml(file: Path) -> Layout:
     shape = data.get("kpt_shape")
     if isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape):
         layout.points = (shape[0], shape[1])
-    for split, keys in SPLITS.items():
+        layout.point_names = _point_names(layout, data.get("kpt_names"), shape[0])
+    for split, keys in SPLITS.items() if data.get("undivided") is not True else ():  # as the writer has it
         value = next((data[key] for key in keys if data.get(key)), None)
         if value is not None:
             entries = value if isinstance(value, list) else [value]
@@ -195,6 +199,17 @@ def _ids(file: Path, ids: Any, names: Mapping[int, str]) -> dict[int, int]:
     if not whole or len(set(ids)) != len(names):
         raise UserError(f"{file}: 'category_ids' must be {len(names)} different whole numbers, one a name")
     return dict(zip(names, ids))
+
+
+def _point_names(layout: Layout, names: Any, count: int) -> dict[int, Keypoints]:
+    """Names of keypoints by category id, from lists by class."""
+    found = {}
+    for key, row in names.items() if isinstance(names, dict) else ():
+        number = int(key) if str(key).isdecimal() else None
+        if number not in layout.ids or not isinstance(row, list) or len(row) != count:
+            raise UserError(f"{layout.file}: kpt_names: {key!r} must be a class with a list of {count} names")
+        found[layout.ids[number]] = Keypoints(tuple(map(str, row)))
+    return found
 
 
 def _root(layout: Layout, path: Any) -> Path:

@@ -12,58 +12,84 @@ import yaml
 from tracesight.data.formats.losses import categories_of, counted, losses
 from tracesight.data.formats.outlines import APART, one_polygon
 from tracesight.data.formats.places import ALL, folder_of
-from tracesight.data.formats.placing import place
+from tracesight.data.formats.placing import Names, place, renamed
 from tracesight.data.formats.yolo_places import label_of
 from tracesight.data.record import Annotation, Dataset, Record
 
-KEPT = {"objects", "masks of objects", "the mark of crowds", "the mark of difficult objects"}
+KEPT = {"objects", "the mark of crowds", "the mark of difficult objects"}  # the marks have a sentence of their own
+MASKS, POINTS = {"masks of objects"}, {"keypoints of objects", "names of keypoints"}
+UNDIVIDED = "# One set: train and val are the same pictures, which other programs want to be given. Divide it first.\n"
 
 
 def write_yolo(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
     """Write all sets into one folder. An object is its polygon where it has a mask, its box where it has none.
 
+    Where objects have keypoints, and all of them as many, each is its box and its keypoints, and masks are left out.
     Crowds and difficult objects are left out: the format cannot say that they are no objects to learn. Ids other than
     0, 1, 2, … go into `category_ids` of `data.yaml`, from where the reader takes them.
     """
     categories = categories_of(sets)
     indices = {number: index for index, number in enumerate(categories)}
+    points = _points(sets)
     table: dict[str, Any] = {"path": "."}
     counts: Counter[str] = Counter()
+    given: list[tuple[str, str]] = []
     (folder / "images").mkdir()
     for split, dataset in sets.items():
-        pictures, taken = folder_of(folder / "images", split), set()
+        pictures, taken = folder_of(folder / "images", split), Names()
         pictures.mkdir(exist_ok=True)
         for record in dataset:
             file = label_of(folder, pictures / place(record, pictures, taken))
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("".join(_lines(record, indices, counts)), encoding="utf-8")
-        if split != ALL:
-            table[split] = f"images/{split}"
+            file.write_text("".join(_lines(record, indices, points, counts)), encoding="utf-8")
+        given += taken.values()
+        table |= {split: f"images/{split}"} if split != ALL else {"train": "images", "val": "images", "undivided": True}
     table["names"] = dict(enumerate(categories.values()))
     if list(categories) != list(range(len(categories))):
         table["category_ids"] = list(categories)
+    if points is not None:
+        table |= {"kpt_shape": [points, 3], "kpt_names": _names_of_points(sets, indices, points)}
     text = yaml.safe_dump(table, allow_unicode=True, sort_keys=False)
-    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    (folder / "data.yaml").write_text(f"{UNDIVIDED if ALL in sets else ''}{text}", encoding="utf-8")
     return [
-        *losses(sets, "yolo", KEPT),
+        *losses(sets, "yolo", KEPT | (MASKS if points is None else POINTS)),
+        *counted(counts["pointless"], "yolo has keypoints for every object: {} without have them as not labelled"),
         *counted(counts["ignored"], "yolo has no place for crowds and difficult objects: {} objects left out"),
         *counted(counts["moved"], "yolo has polygons or boxes: {} boxes became those around their polygons"),
+        *renamed(given, "pictures"),
     ]
 
 
-def _lines(record: Record, indices: Mapping[int, int], counts: Counter[str]) -> Iterator[str]:
+def _points(sets: Mapping[str, Dataset]) -> int | None:
+    """How many keypoints objects have; None where none has any, or some have more than others."""
+    objects = (a for dataset in sets.values() for record in dataset for a in record.annotations if not a.ignored)
+    counts = {len(a.keypoints) for a in objects if a.keypoints}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _names_of_points(sets: Mapping[str, Dataset], indices: Mapping[int, int], points: int) -> dict[int, list[str]]:
+    """Names of keypoints by class, where they are known."""
+    known = {number: rows.names for dataset in sets.values() for number, rows in dataset.keypoints.items()}
+    return {indices[number]: list(names) for number, names in sorted(known.items()) if len(names) == points}
+
+
+def _lines(record: Record, indices: Mapping[int, int], points: int | None, counts: Counter[str]) -> Iterator[str]:
+    sides = (record.width, record.height)
     for annotation in record.annotations:
         if annotation.ignored:
             counts["ignored"] += 1
             continue
-        polygon = one_polygon(annotation, record.height, record.width)
+        polygon = one_polygon(annotation, record.height, record.width) if points is None else None
         if polygon is not None:
             counts["moved"] += _is_apart(annotation, polygon)
         x1, y1, x2, y2 = annotation.box
         values = polygon or ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-        sides = (record.width, record.height)
-        words = " ".join(_short(value / sides[at % 2]) for at, value in enumerate(values))
-        yield f"{indices[annotation.category_id]} {words}\n"
+        words = [_short(value / sides[at % 2]) for at, value in enumerate(values)]
+        if points is not None:
+            counts["pointless"] += not annotation.keypoints
+            for x, y, visibility in annotation.keypoints or ((0.0, 0.0, 0),) * points:
+                words += [_short(x / record.width), _short(y / record.height), str(visibility)]
+        yield f"{indices[annotation.category_id]} {' '.join(words)}\n"
 
 
 def _is_apart(annotation: Annotation, polygon: list[float]) -> bool:
