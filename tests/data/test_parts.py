@@ -111,6 +111,12 @@ def test_pictures_that_the_check_has_decoded_are_not_decoded_again(
     assert (after.part == before.part).all() and after.digests == before.digests
 
 
+def test_pictures_that_cannot_be_compared_are_told(pictures: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(pictures[0].read_bytes()[:200])
+    split = split_dataset(labelled([*pictures[:20], tmp_path / "broken.png"]), {"train": 0.8, "val": 0.2})
+    assert split.notes[0] == "1 pictures cannot be decoded, so that nothing tells what looks like them"
+
+
 def test_folds_hold_each_picture_out_once(pictures: list[Path]) -> None:
     dataset = labelled(pictures)
     split = split_dataset(dataset, {f"fold{k}": 0.2 for k in range(1, 6)})

@@ -147,7 +147,10 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation>&a;
         (LAUGHS.encode(), "document type"),
         (OUTSIDE.encode(), "document type"),
         (LAUGHS.encode("utf-16"), "document type"),
-        ("<annotation><filename>ü</filename></annotation>".encode("latin-1"), "not XML (not well-formed"),
+        (
+            "<annotation><filename>ü</filename></annotation>".encode("latin-1"),
+            "not UTF-8 text (byte 22); save it as UTF-8, or",
+        ),
         (b'<?xml version="1.0" encoding="martian"?><annotation/>', "not XML"),
         (b"<html><annotation/></html>", "its root is <html>"),
         (b"<annotation>" + b"<a>" * 50_000, "not XML"),

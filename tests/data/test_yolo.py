@@ -19,6 +19,8 @@ from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 
 W, H = 40, 20
+# Lists of lists of lists …: nothing while they are shared, 10^9 words when they are written out.
+BOMB = "a: &a [x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 20)}]\n" for a, b in zip("abcdefg", "bcdefgh"))
 
 
 def write(
@@ -229,7 +231,11 @@ def test_labels_without_pictures_and_pictures_without_labels(tmp_path: Path) -> 
         ("names: [cell, dust]\ntrain: images/none\n", "images/none is not there"),
         ("names: [cell, dust]\ncategory_ids: [1]\n", "'category_ids' must be 2 different whole numbers"),
         ("names: [cell, dust]\ncategory_ids: [1, 1]\n", "'category_ids' must be 2 different whole numbers"),
-        ("[" * 5000, "not plain YAML"),
+        ("[" * 1500, "not plain YAML"),
+        (BOMB + "names: *h\n", "names: 0 is called [["),
+        (BOMB + "names: [cell, dust]\ntrain: *h\n", "train must be a folder"),
+        (BOMB + "names: [cell, dust]\npath: *h\n", "path must be a folder"),
+        (BOMB + "names: [cell, dust]\nkpt_shape: [1, 3]\nkpt_names: {x: *h}\n", "kpt_names: 'x' must be a class"),
     ],
 )
 def test_yaml_that_is_not_plain_or_leads_out(

@@ -71,6 +71,8 @@ def _status(arguments: list[str]) -> int:
         return 128 + error.number if _rank() else _complain(str(error), 128 + error.number)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
+    except PermissionError as error:
+        return _complain(f"{error.filename or error}: access denied; change its permissions or name another place", 2)
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         sys.stderr.close()
         return 1

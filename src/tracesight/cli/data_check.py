@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,8 @@ def check(
     place = _place(data)
     if fix is not None:
         _refuse_folder(fix, place)
+    if out is not None:
+        _make_folder(out)
     sets, found = read_sets(place, format)
     with bars() as tell:
         report = check_sets(
@@ -83,6 +86,20 @@ def _refuse_folder(folder: Path, place: str | dict[str, str]) -> None:
             raise UserError(f"{folder}: lies inside {source}; name a folder beside it")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: not an empty folder; name a new one")
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"{folder}: nothing can be written in {parent}; name another folder")
+
+
+def _make_folder(folder: Path) -> None:
+    from tracesight.errors import UserError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "nothing can be written in it")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); name another folder") from None
 
 
 def _facts(
@@ -138,7 +155,6 @@ def _write(out: Path, facts: dict[str, Any], sets: dict[str, Dataset], report: R
     from tracesight.report.checks import write_check_page
     from tracesight.scene.values import write_whole
 
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "findings.json", json.dumps(facts, indent=1, ensure_ascii=False))
     write_check_page(out / "report.html", facts, sets, report)
 

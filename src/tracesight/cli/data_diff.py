@@ -59,7 +59,8 @@ def _changes(
     old, new = read_sets(before)[0], read_sets(after)[0]
     called = str if with_names else partial(pseudonym, "annotator", key=secret or pictures_root(new))
     found = compare(old, new, tolerance, called)
-    return found.changes, found.notes
+    left_out = [line for sets in (old, new) for dataset in sets.values() for line in dataset.notes]
+    return found.changes, [*dict.fromkeys(left_out), *found.notes]
 
 
 def _manifest(path: Path, with_names: bool, key: bytes | None) -> Manifest:

@@ -40,7 +40,10 @@ def crew(workers: int) -> Iterator[Share]:
 
     def share(work: Work, tasks: Iterable[Any], *, many: bool) -> Iterator[Any]:
         if many and workers > 1 and not pools:
-            pools.append(ProcessPoolExecutor(workers, initializer=_settle))
+            with _no_interrupt():  # which would end them before they are settled
+                pools.append(ProcessPoolExecutor(workers, initializer=_settle))
+                for _ in range(workers):
+                    pools[0].submit(os.getpid)
         return _in_order(pools[0], _AHEAD * workers, work, tasks) if pools else map(work, tasks)
 
     try:
@@ -61,6 +64,19 @@ def _in_order(pool: ProcessPoolExecutor, most: int, work: Work, tasks: Iterable[
             yield ahead.popleft().result()
     except BrokenProcessPool:
         raise PartialFailure("a process that reads pictures has died (out of memory?); take --workers 0") from None
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block, and for processes that are started in it for good."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _settle() -> None:

@@ -78,11 +78,13 @@ def split_dataset(
     groups = groups_of(records, group_by)
     pairs: list[tuple[int, int, int]] = []
     digests: tuple[str, ...] = ()
+    blind = 0
     if near is not None:
         with crew(all_cores()) as share:
             facts = facts_of([record.path for record in records], share, progress)
         pairs = near_pairs([fact.phash or None for fact in facts], near)
         digests = tuple(fact.sha256 for fact in facts)
+        blind = sum(not fact.phash for fact in facts)
     if not all(digests) or near is None:
         digests = dataset.picture_digests
     unit = units_of(len(records), [groups, digests], ((i, j) for i, j, _ in pairs))
@@ -95,7 +97,8 @@ def split_dataset(
     held = _held(records, inverse, len(first))
     part = stratify(held, list(shares.values()), _ranks(seed, digests, inverse, len(first)))[inverse]
     found = Split(dataset, tuple(shares), part, unit, digests, ())
-    return replace(found, notes=tuple(_notes(found, records, shares, groups)))
+    unseen = [f"{blind} pictures cannot be decoded, so that nothing tells what looks like them"] if blind else []
+    return replace(found, notes=(*unseen, *_notes(found, records, shares, groups)))
 
 
 def merged(sets: Mapping[str, Dataset], path: Path) -> Dataset:

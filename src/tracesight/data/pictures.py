@@ -32,7 +32,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 # Of all that Pillow knows: some of the others call programs.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _TEXTS = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")  # parts of a PNG that may hold an orientation
 
 
@@ -138,7 +138,7 @@ def _image(stream: BinaryIO, path: Path | str) -> Iterator[Image.Image]:
     if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit  # the user said so; Pillow's own limit is one for the whole process
     stream.seek(0)
-    with Image.open(stream, formats=_FORMATS) as image:
+    with Image.open(stream, formats=PILLOW_FORMATS) as image:
         check_pixels(path, image.height, image.width)
         yield image
 

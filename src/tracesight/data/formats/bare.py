@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tracesight.data.finding import Finding
 from tracesight.data.formats.files import files_in, folders_in, is_ours, pictures_below
 from tracesight.data.formats.image_folder import NOT_CATEGORIES
 from tracesight.data.formats.losses import losses
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import Names, place, renamed
-from tracesight.data.formats.reading import BAD_PICTURE, Format, Reading
+from tracesight.data.formats.reading import Format, Reading, bad_picture
 from tracesight.data.formats.yolo_places import has_labels
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
 from tracesight.data.record import Dataset, Record
@@ -69,7 +68,7 @@ def _records(reading: Reading, pictures: Sequence[Path]) -> Iterator[Record]:
         try:
             height, width = picture_size(path)
         except UserError as error:
-            reading.faults.append(Finding(BAD_PICTURE, str(path), str(error).removeprefix(f"{path}: "), path))
+            reading.faults.append(bad_picture(error, path))
             continue
         number += 1
         yield Record(number, path, width, height, name=path.relative_to(reading.path).as_posix())

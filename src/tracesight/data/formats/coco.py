@@ -19,9 +19,9 @@ from typing import Any
 
 from tracesight.data.checks import category_names
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.formats.coco_rows import Rows, Wrong, brief, rows_of, text
+from tracesight.data.formats.coco_rows import Rows, Wrong, rows_of, text
 from tracesight.data.formats.coco_writer import write_coco
-from tracesight.data.formats.files import inside, is_ours, picture_named
+from tracesight.data.formats.files import brief, inside, is_ours, picture_named
 from tracesight.data.formats.reading import (
     NO_PICTURE,
     OUTSIDE_FOLDER,

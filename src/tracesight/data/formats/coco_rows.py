@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracesight.data.finding import Finding
+from tracesight.data.formats.files import brief
 from tracesight.data.formats.json_rows import NotJSON, scan_rows
 from tracesight.data.formats.reading import ANNOTATION_ID, UNREADABLE
 from tracesight.data.record import Annotation, Box, Polygons
@@ -201,12 +202,6 @@ def _are_numbers(values: list[Any]) -> bool:
         return _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values))
     except OverflowError:  # a whole number with hundreds of digits
         return False
-
-
-def brief(value: Any) -> str:
-    """A value for a message."""
-    line = " ".join(repr(value).split())
-    return line if len(line) <= 60 else line[:57] + "..."
 
 
 def text(value: Any) -> str | None:

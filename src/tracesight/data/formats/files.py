@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import reprlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from tracesight.data.pictures import PICTURE_SUFFIXES
+from tracesight.errors import UserError
 
 _PLAIN = re.compile(r"[^\\/:.\0\s][^\\/:\0]*+(?:/[^\\/:.\0\s][^\\/:\0]*+)*+")  # nothing to put in normal form
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong, _BRIEF.maxother = 3, 80, 80, 80
 _LARGEST_TEXT = 1 << 28  # bytes; a label file of one picture, or a list, is far smaller
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     """Files with one of these suffixes (lower case) in a folder and all below it, by name, folder after folder.
 
-    Hidden files and folders are left out. Links are followed, each real folder once, so that a loop ends.
+    Hidden files and folders are left out. Links are followed, each real folder once, so that a loop ends. Raises
+    UserError: a folder that may not be read.
     """
     yield from _below(folder, suffixes, set())
 
@@ -38,6 +44,8 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if _wanted(entry, suffixes)]
+    except PermissionError:
+        raise _closed(folder) from None
     except OSError:
         return []
     return [folder / name for name in sorted(names)]
@@ -57,6 +65,8 @@ def folders_in(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return sorted(folder / e.name for e in entries if not e.name.startswith(".") and _is_folder(e))
+    except PermissionError:
+        raise _closed(folder) from None
     except OSError:
         return []
 
@@ -83,6 +93,12 @@ def picture_named(folder: Path, name: str) -> Path | None:
     return None if normal is None else folder / normal
 
 
+def brief(value: Any) -> str:
+    """A value for a message: one line, of a length and depth that no file can make large."""
+    line = " ".join(_BRIEF.repr(value).split())
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
 def read_text(path: Path) -> str:
     """A file of UTF-8 text, without its byte order mark. Raises ValueError that says what is wrong, without the path.
 
@@ -106,7 +122,9 @@ def _below(folder: Path, suffixes: Collection[str], seen: set[tuple[int, int]]) 
         real = folder.stat()
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
-    except OSError:  # unreadable, or a link to nothing
+    except PermissionError:
+        raise _closed(folder) from None
+    except OSError:  # a link to nothing, or in a loop
         return
     if (real.st_dev, real.st_ino) in seen:
         return
@@ -117,6 +135,10 @@ def _below(folder: Path, suffixes: Collection[str], seen: set[tuple[int, int]]) 
     for entry in found:
         if not entry.name.startswith(".") and _is_folder(entry):
             yield from _below(folder / entry.name, suffixes, seen)
+
+
+def _closed(folder: Path) -> UserError:
+    return UserError(f"{folder}: the folder may not be read; change its permissions")
 
 
 def _wanted(entry: os.DirEntry[str], suffixes: Collection[str]) -> bool:

@@ -11,7 +11,7 @@ from tracesight.data.formats.files import files_below, files_in, folders_in, is_
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import Names, folder_names, place, renamed
-from tracesight.data.formats.reading import BAD_PICTURE, UNLABELLED, Format, Numbers, Reading
+from tracesight.data.formats.reading import UNLABELLED, Format, Numbers, Reading, bad_picture
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
 from tracesight.data.record import Dataset, Record
 from tracesight.errors import UserError
@@ -101,7 +101,7 @@ def _records(reading: Reading, pictures: Sequence[tuple[str, Path]]) -> Iterator
         try:
             height, width = picture_size(path)
         except UserError as error:
-            reading.faults.append(Finding(BAD_PICTURE, str(path), str(error).removeprefix(f"{path}: "), path))
+            reading.faults.append(bad_picture(error, path))
             continue
         number += 1
         yield Record(number, path, width, height, name=name, labels=(category,))

@@ -26,7 +26,6 @@ from tracesight.data.finding import Finding, Kind
 from tracesight.data.formats.files import by_name, files_below, inside, is_ours, pictures_below, read_text
 from tracesight.data.formats.labelme_writer import write_labelme
 from tracesight.data.formats.reading import (
-    BAD_PICTURE,
     NO_PICTURE,
     NO_SIZE,
     OUTSIDE_FOLDER,
@@ -35,8 +34,9 @@ from tracesight.data.formats.reading import (
     Format,
     Numbers,
     Reading,
+    bad_picture,
 )
-from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
+from tracesight.data.pictures import PICTURE_SUFFIXES, PILLOW_FORMATS, picture_size
 from tracesight.data.record import Annotation, Box, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -174,7 +174,7 @@ def _size(reading: Reading, file: Path, data: dict[str, Any], picture: Path) -> 
     try:
         height, width = picture_size(picture)
     except UserError as error:
-        reading.faults.append(Finding(BAD_PICTURE, str(file), str(error), picture))
+        reading.faults.append(bad_picture(error, picture, file))
         return None
     reading.faults.append(Finding(NO_SIZE, str(file), "it does not say how large the picture is", picture))
     return width, height
@@ -251,7 +251,8 @@ def _mask(points: list[tuple[float, float]], shape: Any, size: tuple[int, int]) 
     if len(points) != 2 or not isinstance(shape.get("mask"), str):
         raise ValueError("a mask must have two points and a picture")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True))) as image:
+        content = io.BytesIO(base64.b64decode(shape["mask"], validate=True))
+        with Image.open(content, formats=PILLOW_FORMATS) as image:
             pixels = np.asarray(image.convert("L")) > 0
     except (binascii.Error, ValueError):
         raise ValueError("its mask is not base64") from None

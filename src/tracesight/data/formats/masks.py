@@ -18,8 +18,8 @@ from PIL import Image
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.formats.files import by_name, files_below, files_in, folders_in, pictures_below
 from tracesight.data.formats.masks_writer import OBJECT, write_masks
-from tracesight.data.formats.reading import BAD_PICTURE, NO_PICTURE, UNLABELLED, UNREADABLE, Format, Numbers, Reading
-from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
+from tracesight.data.formats.reading import NO_PICTURE, UNLABELLED, UNREADABLE, Format, Numbers, Reading, bad_picture
+from tracesight.data.pictures import PICTURE_SUFFIXES, PILLOW_FORMATS, picture_size
 from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -174,8 +174,7 @@ def _records(reading: Reading, items: Sequence[_Item]) -> Iterator[Record]:
         try:
             height, width = picture_size(item.path)
         except UserError as error:
-            message = str(error).removeprefix(f"{item.path}: ")
-            reading.faults.append(Finding(BAD_PICTURE, str(item.path), message, item.path))
+            reading.faults.append(bad_picture(error, item.path))
             continue
         number += 1
         objects: list[Annotation] = []
@@ -207,7 +206,7 @@ def _masks(reading: Reading, file: Path, item: _Item) -> list[Mask]:
 
 def _numbers_in(file: Path) -> np.ndarray:
     """(H, W) whole numbers; of colours only if all channels are alike. Raises ValueError and what Pillow raises."""
-    with Image.open(file) as image:
+    with Image.open(file, formats=PILLOW_FORMATS) as image:
         pixels = np.asarray(image)
     if pixels.ndim == 3:
         colours = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]

@@ -43,6 +43,7 @@ def places_of(data: Data, formats: Mapping[str, Format], format: str | None = No
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    files_in(path, ())  # which says so where it may not be read
     fitting = [name for name in formats if formats[name].fits(path)] if format is None else [format]
     if len(fitting) > 1:
         fitting = [name for name in fitting if name != BARE]  # which is what it is if it is nothing else

@@ -14,6 +14,7 @@ from pathlib import Path
 from tracesight.data.checks import picture_missing, picture_unreadable
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.record import Dataset, Keypoints, Record
+from tracesight.errors import UserError
 
 
 @dataclass
@@ -85,6 +86,18 @@ NO_LABELS = Kind(
     "left out",
 )  # fmt: skip
 NO_FILE, BAD_PICTURE = picture_missing.KIND, picture_unreadable.KIND
+
+
+def bad_picture(error: UserError, picture: Path, labels: Path | None = None) -> Finding:
+    """What `pictures.py` says of a picture that cannot be read; labels: the file that refers to it, if it is another.
+
+    Its remedy is what stands behind the last semicolon.
+    """
+    text = str(error).removeprefix(f"{picture}: ") if labels is None else str(error)
+    what, _, remedy = text.rpartition("; ")
+    return Finding(BAD_PICTURE, str(labels or picture), what or remedy, picture, remedy=remedy if what else None)
+
+
 UNLABELLED = Kind(
     "picture-unlabelled", "warning", "pictures that no label file speaks of", "label them or take them away", "left out"
 )

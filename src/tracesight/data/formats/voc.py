@@ -23,7 +23,6 @@ from tracesight.data.finding import Finding, Kind
 from tracesight.data.formats.files import files_below, files_in, inside, pictures_below, read_text
 from tracesight.data.formats.places import SPLITS
 from tracesight.data.formats.reading import (
-    BAD_PICTURE,
     NO_LABELS,
     NO_PICTURE,
     NO_SIZE,
@@ -33,9 +32,10 @@ from tracesight.data.formats.reading import (
     Format,
     Numbers,
     Reading,
+    bad_picture,
 )
 from tracesight.data.formats.voc_writer import BORDER, write_voc
-from tracesight.data.pictures import picture_size
+from tracesight.data.pictures import PILLOW_FORMATS, picture_size
 from tracesight.data.record import Annotation, Box, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -186,15 +186,25 @@ def _parsed(file: Path) -> ElementTree.Element:
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
     try:
-        parser.Parse(file.read_bytes(), True)
+        content = file.read_bytes()
+        parser.Parse(content, True)
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror or error})") from None
     except (expat.ExpatError, LookupError) as error:
+        if getattr(error, "code", None) == expat.errors.codes[expat.errors.XML_ERROR_INVALID_TOKEN]:
+            _check_utf8(content)
         raise ValueError(f"not XML ({error})") from None
     root = builder.close()
     if root.tag != "annotation":
         raise ValueError(f"not a label file of VOC: its root is <{root.tag[:40]}>, not <annotation>")
     return root
+
+
+def _check_utf8(content: bytes) -> None:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text (byte {error.start}); save it as UTF-8, or name its encoding") from None
 
 
 def _picture(found: _Set, file: Path, stem: str, root: ElementTree.Element) -> tuple[str, Path] | None:
@@ -223,7 +233,7 @@ def _size(found: _Set, file: Path, root: ElementTree.Element, picture: Path) -> 
     try:
         height, width = picture_size(picture)
     except UserError as error:
-        found.fault(BAD_PICTURE, file, str(error), picture)
+        found.faults.append(bad_picture(error, picture, file))
         return None
     found.fault(NO_SIZE, file, "it does not say how large the picture is", picture)
     return width, height
@@ -251,7 +261,7 @@ def _objects(found: _Set, file: Path, stem: str, root: ElementTree.Element, pict
 def _masks(found: _Set, file: Path, picture: Path) -> dict[int, Mask]:
     """The mask of each object by its number, from 1."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
             pixels = np.asarray(image)
         if pixels.ndim != 2:
             raise ValueError(f"its pixels are colours ({image.mode}), not numbers of objects")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.formats.files import read_text
-from tracesight.data.formats.reading import BAD_PICTURE, NO_PICTURE, UNREADABLE, Format, Reading
+from tracesight.data.formats.reading import NO_PICTURE, UNREADABLE, Format, Reading, bad_picture
 from tracesight.data.formats.yolo_places import (
     CLASS_FILES,
     YAML,
@@ -85,7 +85,7 @@ def _records(layout: Layout, pictures: Sequence[tuple[str, Path]]) -> Iterator[R
         try:
             height, width = picture_size(path)
         except UserError as error:
-            layout.faults.append(Finding(BAD_PICTURE, str(path), str(error).removeprefix(f"{path}: "), path))
+            layout.faults.append(bad_picture(error, path))
             continue
         number += 1
         file = label_of(layout.base, path)

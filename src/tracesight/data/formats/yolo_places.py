@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.formats.files import by_name, files_below, files_in, inside, pictures_below, read_text
+from tracesight.data.formats.files import brief, by_name, files_below, files_in, inside, pictures_below, read_text
 from tracesight.data.formats.places import SPLITS
 from tracesight.data.formats.reading import NO_FILE, OUTSIDE_FOLDER
 from tracesight.data.pictures import PICTURE_SUFFIXES
@@ -147,7 +147,7 @@ def _of_yaml(file: Path) -> Layout:
     layout = Layout(file, file.parent, file.parent, names, _ids(file, data.get("category_ids"), names))
     count = data.get("nc")
     if count is not None and count != len(names):
-        message = f"nc is {count!r}, but {len(names)} classes have names"
+        message = f"nc is {brief(count)}, but {len(names)} classes have names"
         layout.faults.append(Finding(CLASS_COUNT, str(file), message))
     shape = data.get("kpt_shape")
     if isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape):
@@ -158,7 +158,9 @@ def _of_yaml(file: Path) -> Layout:
         if value is not None:
             entries = value if isinstance(value, list) else [value]
             if not all(isinstance(entry, str) for entry in entries):
-                raise UserError(f"{file}: {split} must be a folder, a list of folders or a .txt file, not {value!r}")
+                raise UserError(
+                    f"{file}: {split} must be a folder, a list of folders or a .txt file, not {brief(value)}"
+                )
             layout.parts[split] = [str(entry) for entry in entries]
     layout.root = _root(layout, data.get("path"))
     return layout
@@ -184,9 +186,9 @@ def _names(file: Path, names: Any) -> dict[int, str]:
     for key, name in rows.items():
         number = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() else key
         if isinstance(number, bool) or not isinstance(number, int):
-            raise UserError(f"{file}: names: {key!r} must be a whole number")
+            raise UserError(f"{file}: names: {brief(key)} must be a whole number")
         if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
-            raise UserError(f"{file}: names: {key!r} is called {name!r}; put its name in quotes")
+            raise UserError(f"{file}: names: {brief(key)} is called {brief(name)}; put its name in quotes")
         found[number] = str(name)
     return dict(sorted(found.items()))
 
@@ -207,7 +209,7 @@ def _point_names(layout: Layout, names: Any, count: int) -> dict[int, Keypoints]
     for key, row in names.items() if isinstance(names, dict) else ():
         number = int(key) if str(key).isdecimal() else None
         if number not in layout.ids or not isinstance(row, list) or len(row) != count:
-            raise UserError(f"{layout.file}: kpt_names: {key!r} must be a class with a list of {count} names")
+            raise UserError(f"{layout.file}: kpt_names: {brief(key)} must be a class with a list of {count} names")
         found[layout.ids[number]] = Keypoints(tuple(map(str, row)))
     return found
 
@@ -217,10 +219,12 @@ def _root(layout: Layout, path: Any) -> Path:
     folder = layout.file.parent
     if path in (None, "", "."):
         return folder
-    name = inside(str(path))
+    if not isinstance(path, str):
+        raise UserError(f"{layout.file}: path must be a folder, not {brief(path)}")
+    name = inside(path)
     if name is not None and (folder / name).is_dir():
         return folder / name
-    if Path(str(path)).is_absolute() and Path(str(path)).is_dir() and Path(str(path)).samefile(folder):
+    if Path(path).is_absolute() and Path(path).is_dir() and Path(path).samefile(folder):
         return folder
     if name is None:
         layout.faults.append(Finding(PATH_OUTSIDE, str(layout.file), f"path {path} leads out of the folder"))
