@@ -133,3 +133,21 @@ def test_training_refuses_errors_unless_they_are_allowed(tmp_path: Path, run: Ru
     assert status == 2
     assert "--allow picture-sise: there is no such code; did you mean picture-size?" in err
     assert not (tmp_path / "run").exists()
+
+
+def test_groups_come_from_a_table_too(tmp_path: Path, run: Run) -> None:
+    dataset(tmp_path / "data")
+    dataset(tmp_path / "data", 3, "val")
+    table = tmp_path / "groups.csv"
+    rows = [(record.name, f"p{record.id % 5}") for part in read_sets(tmp_path / "data")[0].values() for record in part]
+    table.write_text("name,group\n" + "".join(f"{name},{group}\n" for name, group in rows))
+    assert run("data", "check", tmp_path / "data", "--workers", "0")[0] == 0
+    status, out, _ = run("data", "check", tmp_path / "data", "--workers", "0", "--group-by", table, "--json")
+    found = [f["message"] for f in json.loads(out)["findings"] if f["severity"] == "error"]
+    assert status == 1
+    assert found == [
+        "group 'p1': 2 pictures in train, 1 in val", "group 'p2': 1 pictures in train, 1 in val",
+        "group 'p3': 1 pictures in train, 1 in val",
+    ]  # fmt: skip
+    status, _, err = run("data", "check", tmp_path / "data", "--group-by", "nothing")
+    assert (status, err.count("\n")) == (2, 1) and "fits no picture" in err

@@ -28,6 +28,12 @@ def check(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that receives report.html and findings.json.")
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE", help="What must not be in two sets, as in `data split`: folder, regex, or a .csv."
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes. Default: one a core. 0: none beside.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Decode every picture, also those known from before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
@@ -41,6 +47,7 @@ def check(
     from tracesight.data.checks import check as check_sets
     from tracesight.data.fix import write_fixed
     from tracesight.data.formats import read_sets
+    from tracesight.data.units import with_groups
 
     place = _place(data)
     if fix is not None:
@@ -48,6 +55,7 @@ def check(
     if out is not None:
         _make_folder(out)
     sets, found = read_sets(place, format)
+    sets = with_groups(sets, group_by)
     with bars() as tell:
         report = check_sets(
             sets, found, workers=workers, progress=tell, fresh=fresh, mend_warnings=fix is not None

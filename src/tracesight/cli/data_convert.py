@@ -14,7 +14,7 @@ def convert(
         Path, typer.Argument(metavar="DST", help="New or empty folder that receives pictures and labels.")
     ],
     format: Annotated[
-        str, typer.Option(help="How DST is labelled: coco, voc, yolo, imagefolder, labelme, masks, pictures.")
+        str, typer.Option(help="How DST is labelled: coco, voc, yolo, labelme, and others that docs/formats.md lists.")
     ],
     from_format: Annotated[str | None, typer.Option("--from", help="How SRC is labelled. Default: recognised.")] = None,
     allow: Annotated[

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +44,7 @@ def split(
     pictures that look the same. The same seed and pictures give the same parts. What is divided already is joined
     first.
     """
-    from tracesight.cli.show import note, print_json, steps
+    from tracesight.cli.show import print_json, steps
     from tracesight.data.finding import refuse
     from tracesight.data.formats import FORMATS, read_sets
     from tracesight.data.formats.places import places_of
@@ -68,6 +69,13 @@ def split(
         head = {key: value for key, value in document.items() if key != "pictures"}
         print_json({"out": str(out), **head, "notes": notes, "lost": lost})
         return
+    _print(document, notes, lost)
+    typer.echo(f"written: {out / 'split.json' if list_only else out}")
+
+
+def _print(document: Mapping[str, Any], notes: Sequence[str], lost: Sequence[str]) -> None:
+    from tracesight.cli.show import note
+
     for line in notes[:_SHOWN]:
         note(f"note: {line}")
     if len(notes) > _SHOWN:
@@ -76,7 +84,6 @@ def split(
         typer.echo(f"{name}: {count['pictures']} pictures, {count['objects']} objects")
     for line in lost:
         typer.echo(f"lost: {line}")
-    typer.echo(f"written: {out / 'split.json' if list_only else out}")
 
 
 def _shares(val: float, test: float, folds: int | None) -> dict[str, float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from tracesight.data.formats.files import read_text
-from tracesight.data.record import Record
+from tracesight.data.record import Dataset, Record
 from tracesight.errors import UserError
 
 
@@ -69,6 +70,17 @@ def groups_of(records: Sequence[Record], rule: str | None) -> list[str | None]:
         example = records[0].name if records else "none"
         raise UserError(f"--group-by {rule}: fits no picture; they are called like {example}")
     return found
+
+
+def with_groups(sets: Mapping[str, Dataset], rule: str | None) -> dict[str, Dataset]:
+    """The same sets with the groups that a rule gives their pictures (`groups_of`); None: with those of the labels."""
+    if rule is None:
+        return dict(sets)
+    groups = iter(groups_of([record for dataset in sets.values() for record in dataset], rule))
+    return {
+        name: dataset.with_records({i: replace(record, group=next(groups)) for i, record in enumerate(dataset)})
+        for name, dataset in sets.items()
+    }
 
 
 def _table(path: Path) -> dict[str, str]:

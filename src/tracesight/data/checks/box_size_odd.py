@@ -21,11 +21,13 @@ _TO_SIGMA = 1.4826  # of a median deviation; it is not moved by the odd ones the
 
 
 def box_size_odd(survey: Survey) -> Sequence[Finding]:
-    """The root of a box's area against the median of its category. What the picture's edge may have cut is not odd."""
+    """The root of a box's area against the median of its category. What the picture's edge may have cut is not odd,
+    and of single pixels it is told elsewhere."""
     objects, labels = survey.objects, Labels(survey.dataset.categories, survey.dataset.path)
     sides = np.sqrt((objects.box[:, 2:] - objects.box[:, :2]).prod(1))
     logs = np.log2(np.maximum(sides, 1e-3))
     cut = np.minimum(objects.box[:, :2], objects.size[:, ::-1] - objects.box[:, 2:]).min(1) <= 1
+    cut |= (sides <= 1) & ~objects.masked
     findings = []
     for place, number in enumerate(survey.dataset.category_ids):
         rows = np.flatnonzero((objects.category == place) & ~objects.ignored)

@@ -27,16 +27,15 @@ from tracesight.data.formats.files import by_name, files_below, inside, is_ours,
 from tracesight.data.formats.labelme_writer import write_labelme
 from tracesight.data.formats.reading import (
     NO_PICTURE,
-    NO_SIZE,
     OUTSIDE_FOLDER,
     UNLABELLED,
     UNREADABLE,
     Format,
     Numbers,
     Reading,
-    bad_picture,
+    size_of_picture,
 )
-from tracesight.data.pictures import PICTURE_SUFFIXES, PILLOW_FORMATS, picture_size
+from tracesight.data.pictures import PICTURE_SUFFIXES, PILLOW_FORMATS
 from tracesight.data.record import Annotation, Box, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -171,13 +170,7 @@ def _size(reading: Reading, file: Path, data: dict[str, Any], picture: Path) -> 
     width, height = data.get("imageWidth"), data.get("imageHeight")
     if type(width) is int and type(height) is int and width > 0 and height > 0:
         return width, height
-    try:
-        height, width = picture_size(picture)
-    except UserError as error:
-        reading.faults.append(bad_picture(error, picture, file))
-        return None
-    reading.faults.append(Finding(NO_SIZE, str(file), "it does not say how large the picture is", picture))
-    return width, height
+    return size_of_picture(reading.faults, file, picture)
 
 
 def _annotations(

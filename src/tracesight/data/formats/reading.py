@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tracesight.data.checks import picture_missing, picture_unreadable
 from tracesight.data.finding import Finding, Kind
+from tracesight.data.pictures import picture_size
 from tracesight.data.record import Dataset, Keypoints, Record
 from tracesight.errors import UserError
 
@@ -96,6 +97,17 @@ def bad_picture(error: UserError, picture: Path, labels: Path | None = None) -> 
     text = str(error).removeprefix(f"{picture}: ") if labels is None else str(error)
     what, _, remedy = text.rpartition("; ")
     return Finding(BAD_PICTURE, str(labels or picture), what or remedy, picture, remedy=remedy if what else None)
+
+
+def size_of_picture(faults: list[Finding], file: Path, picture: Path) -> tuple[int, int] | None:
+    """(width, height) of a picture whose label file does not say; None where it cannot be read. Either is a fault."""
+    try:
+        height, width = picture_size(picture)
+    except UserError as error:
+        faults.append(bad_picture(error, picture, file))
+        return None
+    faults.append(Finding(NO_SIZE, str(file), "it does not say how large the picture is", picture))
+    return width, height
 
 
 UNLABELLED = Kind(

@@ -25,17 +25,16 @@ from tracesight.data.formats.places import SPLITS
 from tracesight.data.formats.reading import (
     NO_LABELS,
     NO_PICTURE,
-    NO_SIZE,
     OUTSIDE_FOLDER,
     UNLABELLED,
     UNREADABLE,
     Format,
     Numbers,
     Reading,
-    bad_picture,
+    size_of_picture,
 )
 from tracesight.data.formats.voc_writer import BORDER, write_voc
-from tracesight.data.pictures import PILLOW_FORMATS, picture_size
+from tracesight.data.pictures import PILLOW_FORMATS
 from tracesight.data.record import Annotation, Box, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
@@ -230,13 +229,7 @@ def _size(found: _Set, file: Path, root: ElementTree.Element, picture: Path) -> 
         width = height = 0
     if width > 0 and height > 0:
         return width, height
-    try:
-        height, width = picture_size(picture)
-    except UserError as error:
-        found.faults.append(bad_picture(error, picture, file))
-        return None
-    found.fault(NO_SIZE, file, "it does not say how large the picture is", picture)
-    return width, height
+    return size_of_picture(found.faults, file, picture)
 
 
 def _objects(found: _Set, file: Path, stem: str, root: ElementTree.Element, picture: Path) -> tuple[Annotation, ...]:
