@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tracesight.data.formats import json_rows
 from tracesight.data.formats.coco_rows import POLYGONS, keep_polygons, rows_of
+from tracesight.data.formats.polygon_text import polygons_only
 from tracesight.errors import UserError
 
 DATA = {
@@ -85,6 +88,54 @@ def test_sound_polygons_stay_text(polygons: str) -> None:
     row = json.loads(keep_polygons(f'{{"segmentation" : {polygons}, "id": 3}}'), strict=False)
     assert set(row) == {POLYGONS, "id"}
     assert json.loads(row[POLYGONS]) == json.loads(polygons)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from(["0", "00", "7", "-1", "-", ".", "1.5", "2.", ",", ", ", " ", "[", "]"]))))
+@example([list("[[0,0,1,0,1,1]]"), list("[[0,0,1,0,1,1],[-1,0.5,10,0,1,1]]")])
+@example([list("[[0,0,1,0,1,01]]")])
+@example([list("[[0,0,1,0,1,1.0.0]]")])
+@example([list("[[0,0,1,0,1]]")])
+@example([list("[[0,0,1,0,1,1]]]")])
+@example([list("[[0,0,1,0,1,1][0,0,1,0,1,1]]")])
+def test_what_is_told_from_characters_is_so(pieces: list[list[str]]) -> None:
+    """Whatever is taken for polygons is; and the sound ones of the examples are taken for it."""
+    texts = ["".join(piece) for piece in pieces]
+    if polygons_only(texts):
+        parts = [part for text in texts for part in json.loads(text)]
+        assert all(len(part) >= 6 and len(part) % 2 == 0 and set(map(type, part)) <= {int, float} for part in parts)
+    else:
+        assert "[[0,0,1,0,1,1],[-1,0.5,10,0,1,1]]" not in texts
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1, "\t"])
+def test_labels_in_one_line_or_many(tmp_path: Path, indent: int | str | None) -> None:
+    polygons = [[[0, 0, 5, 0, 5.5, i], [-1, 0.25, 3, 3, 10, 0]] for i in range(40)]
+    rows = [{"id": i, "image_id": 7, "category_id": 1, "bbox": [0, 0, 5, 5]} for i in range(40)]
+    rows = [row | {"segmentation": some} for row, some in zip(rows, polygons)]
+    data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}]}
+    (tmp_path / "a.json").write_text(json.dumps(data, indent=indent))
+    (objects,) = rows_of(tmp_path / "a.json").objects.values()
+    assert [list(item.segmentation) for item in objects] == polygons
+
+
+ROWS = [{"id": i, "parts": [{"id": -i}, {"id": "}, {"}], "text": 'a "quoted" {"id": 3}, {"id'} for i in range(30)]
+
+
+@pytest.mark.parametrize("size", [1, 40, 100, 1000, 1 << 15])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_the_same_however_many_rows_are_parsed_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, indent: int | None
+) -> None:
+    rows = [*ROWS, {"x": float("inf")}, {"id": 1e400}, *ROWS]
+    (tmp_path / "a.json").write_text(json.dumps({"images": rows, "annotations": ROWS[:1]}, indent=indent))
+    monkeypatch.setattr(json_rows, "_BLOCK", size)
+    found, _ = scanned(tmp_path / "a.json")
+    assert found["images"] == rows
+    assert found["annotations"] == ROWS[:1]
+    (tmp_path / "a.json").write_text(json.dumps({"images": ROWS}).replace('"id": 20,', '"id": 20 20,'))
+    with pytest.raises(ValueError, match="Expecting ',' delimiter at character"):
+        scanned(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(

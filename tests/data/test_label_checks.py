@@ -15,7 +15,8 @@ from tracesight.data.checks.label_check import LabelCheck, Labels
 from tracesight.data.checks.labels import LABEL_CHECKS, THOROUGH_CHECKS, checked
 from tracesight.data.checks.mask_in_box import mask_in_box
 from tracesight.data.checks.polygon_crossing import crossings, polygon_crossing
-from tracesight.data.record import Annotation, Polygons, Record
+from tracesight.data.polygons import Polygons
+from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 LABELS = Labels({1: "cell", 2: "nut"}, Path("labels.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from made_sets import make_set, write_json, write_set
 from pycocotools import mask as pycocotools_mask
 
 from tracesight.data.formats import read_dataset
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.polygons import Polygons
+from tracesight.data.record import Annotation, Dataset, Record, unpacked
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 
@@ -30,6 +32,30 @@ def test_what_is_packed_comes_back() -> None:
     assert list(dataset.categories) == [-3, 0, 900]
     with pytest.raises(IndexError):
         dataset[2]
+
+
+def test_masks_and_polygons_that_are_packed_come_back() -> None:
+    box, array = (1.0, 1.0, 5.0, 5.0), np.zeros((9, 10), bool)
+    array[2:4, 3:7] = True
+    masks = [Mask.from_array(array), Mask.from_array(array.T), Mask.from_array(array[:0])]
+    shapes = [
+        Polygons("[[1, 1, 5.5, 1, 5, 5], [0, 0, 1, 0, 1, 1]]"),
+        *masks,
+        {"size": [9, 10], "counts": [90]},
+        [],
+        None,
+    ]
+    usual = tuple(Annotation.usual(i, 1, box, shape, i % 2 > 0, None) for i, shape in enumerate(shapes))
+    marked = tuple(Annotation(i, 1, box, shape, truncated=True) for i, shape in enumerate(shapes))
+    assert usual[3] == Annotation(3, 1, box, masks[2], crowd=True)
+    dataset = Dataset.of(
+        [Record(1, Path("a.png"), 10, 9, usual), Record(2, Path("b/c.png"), 10, 9, marked)], {1: "cell"}
+    )
+    assert [record.annotations for record in dataset] == [usual, marked]
+    assert [type(a.segmentation) for a in dataset[0].annotations] == [type(shape) for shape in shapes]
+    assert dataset.paths() == [Path("a.png"), Path("b/c.png")]
+    assert dataset.subset([1]).paths() == [Path("b/c.png")]
+    assert pickle.loads(pickle.dumps(dataset[1])) == dataset[1] == unpacked(dataset.packed(1))
 
 
 def test_a_subset_shares_the_buffer() -> None:

@@ -55,9 +55,9 @@ def manifest(
     if published is not None and not _is_date(published):
         raise UserError(f"--published {published}: a date like 2024-05-06")
     asked = _asked(title, controller, licence, source, key, with_names, with_serial, with_location)
-    made, base, coco = _make(data, out, format, asked)
+    made, base = _make(data, out, format, asked)
     if croissant is not None and out is not None:
-        _croissant(made, base, out, croissant, coco, published)
+        _croissant(made, base, out, croissant, _is_coco(data, format), published)
     if as_json:
         head = made.model_dump(mode="json", exclude_none=True, exclude={"pictures", "label_files"})
         print_json({"out": None if out is None else str(out), **head})
@@ -76,21 +76,28 @@ def _asked(
     return Asked(title, controller, licence, source, secret, names, serial, location)
 
 
-def _make(data: Path, out: Path | None, format: str | None, asked: Asked) -> tuple[Manifest, Path, bool]:
-    """The manifest, written where it shall be; what its names are relative to; whether the data is in COCO's format."""
+def _make(data: Path, out: Path | None, format: str | None, asked: Asked) -> tuple[Manifest, Path]:
+    """The manifest, written where it shall be, and what its names are relative to."""
     from tracesight.cli.show import steps
-    from tracesight.data.formats import FORMATS, read_sets
-    from tracesight.data.formats.places import places_of
+    from tracesight.data.formats import read_sets
     from tracesight.data.manifest import base_of, manifest_of
+    from tracesight.data.many import no_collection
 
-    coco = all(place.format == "coco" for place in places_of(data, FORMATS, format).values())
-    sets, findings = read_sets(data, format)
-    base = base_of(data, sets)
-    with steps("read files") as progress:
-        made = manifest_of(sets, base, asked, findings, processes=True, progress=progress)
-    if out is not None:
-        _write(out, made.dump())
-    return made, base, coco
+    with no_collection():
+        sets, findings = read_sets(data, format)
+        base = base_of(data, sets)
+        with steps("read files") as progress:
+            made = manifest_of(sets, base, asked, findings, processes=True, progress=progress)
+        if out is not None:
+            _write(out, made.dump())
+    return made, base
+
+
+def _is_coco(data: Path, format: str | None) -> bool:
+    from tracesight.data.formats import FORMATS
+    from tracesight.data.formats.places import places_of
+
+    return all(place.format == "coco" for place in places_of(data, FORMATS, format).values())
 
 
 def _croissant(made: Manifest, base: Path, out: Path, file: Path, coco: bool, published: str | None) -> None:

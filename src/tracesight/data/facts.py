@@ -22,7 +22,7 @@ from PIL import Image
 from tracesight.data.cache import cached
 from tracesight.data.crew import Share
 from tracesight.data.limits import check_pixels, max_pixels
-from tracesight.data.phash import perceptual_hash
+from tracesight.data.phash import image_hash, perceptual_hash
 from tracesight.data.pictures import image_orientation, open_any, stored_size
 from tracesight.errors import UserError
 
@@ -119,4 +119,5 @@ def _of_jpeg(content: bytes, digest: str) -> Facts:
         image.draft("L", (_LEAST, _LEAST))
         image.load()
         size = (width, height) if orientation in (5, 6, 7, 8) else (height, width)
-        return Facts(digest, *size, orientation, channels, perceptual_hash(np.asarray(image)))
+        looks = image_hash(image.convert("F")) if image.mode == "L" else perceptual_hash(np.asarray(image))
+        return Facts(digest, *size, orientation, channels, looks)

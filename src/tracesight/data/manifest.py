@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from tracesight.lineage.manifest import (
     PictureRow,
     Sensor,
     SplitCount,
+    SplitRoots,
     count_licences,
     count_sensors,
     picture_leaf,
@@ -113,7 +114,7 @@ def manifest_of(
     facts = file_facts(files, private=private, processes=processes, progress=progress)
     named = partial(relative_name, os.path.abspath(base))  # noqa: PTH100
     shown, rest = facts[: len(seen.pictures)], facts[len(seen.pictures) :]
-    top = root(picture_leaf(one.sha256) for one in shown)
+    top = root(picture_leaf(one.sha256) for one in shown) if seen.workers else ""  # for their pseudonyms
     called = _called(asked, bytes.fromhex(top))
     rows = [
         _picture(row, one, about, named(os.fspath(path)), asked, called)
@@ -124,18 +125,26 @@ def manifest_of(
     label_rows.sort(key=lambda row: row.name)
     table = sorted({pair for dataset in sets.values() for pair in dataset.categories.items()})
     categories = tuple(Category(id=number, name=text) for number, text in table)
+    roots = roots_of(pictures, label_rows, categories)
+    whole = SplitRoots(pictures=roots.pictures, labels=roots.labels)
     splits = {
-        split: SplitCount(**counts, roots=split_roots([r for r in pictures if (r.split or ALL) == split], categories))
+        split: SplitCount(
+            **counts, roots=whole if len(seen.splits) == 1 else _roots_of_split(split, pictures, categories)
+        )
         for split, counts in seen.splits.items()
     }
     return Manifest(
         made_by=f"tracesight {__version__}", title=asked.title, controller=asked.controller, licence=asked.licence,
-        source=asked.source, roots=roots_of(pictures, label_rows, categories), pseudonyms=_pseudonyms(asked),
+        source=asked.source, roots=roots, pseudonyms=_pseudonyms(asked),
         splits=splits, categories=categories, licences=count_licences(pictures),
         sensors=count_sensors(pictures), annotators=_annotators(seen.workers, called),
         tools=dict(sorted(seen.tools.items())), label_files=tuple(label_rows), pictures=pictures,
         findings=dict(sorted(Counter(finding.kind.code for finding in findings).items())),
     )  # fmt: skip
+
+
+def _roots_of_split(split: str, pictures: Sequence[PictureRow], categories: Sequence[Category]) -> SplitRoots:
+    return split_roots([row for row in pictures if (row.split or ALL) == split], categories)
 
 
 def roots_of_set(dataset: Dataset) -> dict[str, str]:

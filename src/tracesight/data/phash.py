@@ -26,7 +26,12 @@ _ROWS = 256  # hashes that are compared with all others at once
 
 def perceptual_hash(pixels: np.ndarray) -> str:
     """64 hex digits, of (H, W) or (H, W, C) of any real type. Pictures without any structure have zeros only."""
-    image = _grey(pixels)
+    return image_hash(_image(pixels))
+
+
+def image_hash(image: Image.Image) -> str:
+    """`perceptual_hash` of an image of mode RGB or F."""
+    image = _on_grid(image)
     spectrum = _COSINES @ np.asarray(image, np.float64) @ _COSINES.T
     spectrum = spectrum.round(3).ravel()  # what a flat picture has beside its mean is rounding
     spectrum[0] = 0  # the mean is brightness
@@ -85,16 +90,19 @@ def _signs(hashes: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.unpackbits(packed.reshape(len(rows), BITS // 8), axis=1).astype(np.float32) * 2 - 1
 
 
-def _grey(pixels: np.ndarray) -> Image.Image:
-    """Levels of grey on the grid, in floating point."""
-    height, width = pixels.shape[:2]
+def _image(pixels: np.ndarray) -> Image.Image:
+    """8-bit RGB as it is, all else as levels of grey in floating point."""
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         pixels = pixels[..., :-1]  # which is transparency nearly always
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
-        image = Image.fromarray(np.ascontiguousarray(pixels))
-    else:
-        plane = pixels.astype(np.float32)
-        image = Image.fromarray(plane.mean(-1) if plane.ndim == 3 else plane)
+        return Image.fromarray(np.ascontiguousarray(pixels))
+    plane = pixels.astype(np.float32)
+    return Image.fromarray(plane.mean(-1) if plane.ndim == 3 else plane)
+
+
+def _on_grid(image: Image.Image) -> Image.Image:
+    """Levels of grey on the grid, in floating point."""
+    width, height = image.size
     factor = max(1, min(height, width) // (4 * _GRID))  # by whole numbers first, which is several times as fast
     image = image.reduce(factor) if factor > 1 else image
     image = image.convert("L") if image.mode == "RGB" else image

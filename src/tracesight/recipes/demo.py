@@ -75,7 +75,7 @@ def _counter(job: Job) -> Callable[[int, int], None]:
 def _predict(out: Path, display: Display) -> None:
     """Scenes and overlays from `last/`, whose figures metrics.json has; scores from where evaluation begins."""
     val = read_dataset(out / "data" / "val")
-    pictures = find_pictures([record.path for record in val])
+    pictures = find_pictures(val.paths())
     numbers = {record.path.stem: record.id for record in val}
     with display.job("predict", len(val)) as job:
         write(

@@ -55,7 +55,7 @@ class Mask:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without checking again, and several times faster than a frozen dataclass with slots is by itself."""
-        return Mask._trusted, (self.counts, self.size)
+        return Mask.trusted, (self.counts, self.size)
 
     # ---- made from
 
@@ -116,7 +116,7 @@ class Mask:
             part = counts[first:last]
             of_part = edges[stops[first] - counts[first] : stops[last - 1]]
             texts.extend(_encode(*_runs_of_edges(of_part, part, total)))
-        return [cls._trusted(text, size) for text in texts]
+        return [cls.trusted(text, size) for text in texts]
 
     @classmethod
     def from_coco(cls, value: Mapping[str, Any]) -> Mask:
@@ -141,10 +141,10 @@ class Mask:
     @classmethod
     def _from_runs(cls, runs: Runs, size: tuple[int, int]) -> Mask:
         """Mask of canonical runs."""
-        return cls._trusted(_encode(runs, np.array([runs.size]))[0], size)
+        return cls.trusted(_encode(runs, np.array([runs.size]))[0], size)
 
     @classmethod
-    def _trusted(cls, counts: bytes, size: tuple[int, int]) -> Mask:
+    def trusted(cls, counts: bytes, size: tuple[int, int]) -> Mask:
         """Mask of a string that this module has just made, and does not check again."""
         mask = object.__new__(cls)
         object.__setattr__(mask, "size", size)

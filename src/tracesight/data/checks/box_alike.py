@@ -57,8 +57,8 @@ def _pairs(objects: list[Annotation]) -> Iterator[tuple[Annotation, Annotation, 
         down = np.minimum(y2[rows, None], y2) - np.maximum(y1[rows, None], y1)
         inter = np.maximum(across, 0) * np.maximum(down, 0)
         much = inter >= MUCH * (area[rows, None] + area - inter)
-        for row, column in zip(*(at.tolist() for at in np.nonzero(np.tril(much, begin - 1)))):  # later, earlier
-            if category[begin + row] == category[column]:
+        for row, column in zip(*(at.tolist() for at in np.nonzero(much))):
+            if column < begin + row and category[begin + row] == category[column]:  # the later one's row
                 shared = float(inter[row, column])
                 iou = shared / float(area[begin + row] + area[column] - shared)
                 yield objects[column], objects[begin + row], iou

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from tracesight.data.checks.unlabelled import unlabelled
 from tracesight.data.crew import all_cores, crew
 from tracesight.data.facts import Facts, facts_of
 from tracesight.data.finding import SEVERITIES, Finding, Kind
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Dataset, Record, unpacked
 
 PICTURE_CHECKS: tuple[PictureCheck, ...] = (picture_missing, picture_unreadable, picture_rotated, picture_size)
 SET_CHECKS: tuple[SetCheck, ...] = (
@@ -91,10 +91,11 @@ def check(
 
     Raises PartialFailure where a process dies.
     """
-    paths = {name: [record.path for record in dataset] for name, dataset in sets.items()}
+    paths = {name: dataset.paths() for name, dataset in sets.items()}
     unique = list(dict.fromkeys(path for some in paths.values() for path in some))
     findings, surveys = list(found), {}
     total, done = sum(map(len, sets.values())), 0
+    _prepare(sets.values())
     with crew(all_cores() if workers is None else workers) as share:
         tell = partial(progress, "pictures") if progress is not None else None
         known = dict(zip(unique, facts_of(unique, share, tell, fresh)))
@@ -128,6 +129,13 @@ def check(
     result = {name: survey.dataset.with_records(dict.fromkeys(dropped[name])) for name, survey in surveys.items()}
     once = {(f.kind.code, f.where, f.message): f for f in findings if notes or f.kind.severity != "note"}
     return Report(result, tuple(sorted(once.values(), key=lambda f: SEVERITIES.index(f.kind.severity))))
+
+
+def _prepare(sets: Iterable[Dataset]) -> None:
+    """Import what reads masks, where there are any, before processes are forked, and not once in each of them."""
+    firsts = (dataset[0].annotations[:1] for dataset in sets if len(dataset))
+    if any(a.segmentation is not None for some in firsts for a in some):
+        importlib.import_module("faster_coco_eval.mask_api_new_cpp")
 
 
 class _Examined(NamedTuple):
@@ -185,7 +193,7 @@ def _examine(
     kept: list[Record] = []
     looks = (*PICTURE_CHECKS, *([partial(picture_channels, channels=channels)] if channels is not None else []))
     for at, (packed, facts) in enumerate(chunk):
-        before = record = pickle.loads(packed)
+        before = record = unpacked(packed)
         for look in looks:
             record, found = look(record, facts)
             findings += found

@@ -61,8 +61,8 @@ def _extents(annotations: Sequence[Annotation], record: Record) -> list[Box | No
     extents: list[Box | None] = []
     masks: list[tuple[int, Mask]] = []
     for place, annotation in enumerate(annotations):
-        shape, extent, parts = annotation.segmentation, None, polygons(annotation)
-        if parts is not None:
+        shape, extent = annotation.segmentation, None
+        if not isinstance(shape, Mask) and (parts := polygons(annotation)) is not None:
             points = [value for part in parts for value in part]
             x, y = points[0::2], points[1::2]
             extent = clipped((min(x), min(y), max(x), max(y)), record.width, record.height)

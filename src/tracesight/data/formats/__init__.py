@@ -5,9 +5,7 @@ One format a file; `FORMATS` names them.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +15,7 @@ from tracesight.data.formats import bare, coco, image_folder, labelme, masks, vo
 from tracesight.data.formats.places import ALL, Data, Place, one_place, places_of
 from tracesight.data.formats.placing import written_whole
 from tracesight.data.formats.reading import Format, Reading
+from tracesight.data.many import no_collection
 from tracesight.data.record import Dataset, Record
 from tracesight.data.split import keyed_split
 from tracesight.errors import UserError
@@ -126,7 +125,7 @@ def writer_of(format: str) -> Callable[[Mapping[str, Dataset], Path], list[str]]
 def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]:
     """One set, put right, and what was wrong with its labels. split: written into every record."""
     findings: list[Finding] = []
-    with _no_collection():
+    with no_collection():
         reading = FORMATS[place.format].read(place.path, place.split)
         dataset = Dataset.of(
             _sound(reading, split, findings), reading.categories, reading.path, numbered=reading.numbered,
@@ -139,18 +138,6 @@ def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]
     if dataset.numbered:
         dataset = dataset.renamed(dict(enumerate(sorted(dataset.categories.values()), start=1)))
     return dataset.with_notes(notes_of(found, _name(reading.path))), found
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Millions of objects would be looked through for cycles, in which none of them is, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _sound(reading: Reading, split: str | None, findings: list[Finding]) -> Iterator[Record]:

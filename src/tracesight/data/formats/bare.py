@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tracesight.data.formats.files import files_in, folders_in, is_ours, pictures_below
+from tracesight.data.formats.files import files_below, files_in, folders_in, is_ours, pictures_below
 from tracesight.data.formats.image_folder import NOT_CATEGORIES
 from tracesight.data.formats.losses import losses
 from tracesight.data.formats.places import folder_of
@@ -44,7 +44,7 @@ def fits_bare(path: Path) -> bool:
         return False
     if files_in(path, PICTURE_SUFFIXES):
         return not any(file.stem.endswith("_masks") for file in files_in(path, PICTURE_SUFFIXES))
-    return len(folders) == 1 and bool(pictures_below(folders[0]))
+    return len(folders) == 1 and any(files_below(folders[0], PICTURE_SUFFIXES))
 
 
 def _tells(folder: Path) -> bool:

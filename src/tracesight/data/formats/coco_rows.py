@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from tracesight.data.finding import Finding
 from tracesight.data.formats.files import brief
 from tracesight.data.formats.json_rows import NotJSON, scan_rows
+from tracesight.data.formats.polygon_text import polygons_only
 from tracesight.data.formats.reading import ANNOTATION_ID, UNREADABLE
-from tracesight.data.record import Annotation, Box, Polygons
+from tracesight.data.polygons import Polygons
+from tracesight.data.record import Annotation, Box
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 
@@ -27,6 +29,7 @@ OF_IMAGES = (
 # Polygons stay text, under a key of their own: to parse all of their numbers would take longer than all the rest. Only
 # what is well-formed and of three or more points is kept so; the rest is parsed, and what is wrong with it found.
 POLYGONS = "segmentation as text"
+_LIKELY = re.compile(r'"segmentation"\s*+:\s*+(\[\s*+\[[-0-9.,\[\] \t\r\n]*\])', re.ASCII)
 _NUMBER = r"-?+(?:0|[1-9]\d*+)(?:\.\d++)?+"
 _PAIR = rf"{_NUMBER},\s*+{_NUMBER}"
 _PART = rf"\[\s*+{_PAIR}(?:,\s*+{_PAIR}){{2,}}+\s*+\]"
@@ -83,7 +86,7 @@ class Rows:
             raise ValueError("'annotations' must be a list of objects")
         self.count += 1
         number, picture = row.get("id"), row.get("image_id")
-        if number is None or type(number) not in (int, str):
+        if type(number) is not int and type(number) is not str:
             who = f"{self.path}: annotation number {self.count}"
             self.faults.append(Finding(UNREADABLE, who, "it has no id"))
             return
@@ -94,10 +97,11 @@ class Rows:
         self.ids.add(number)
         try:
             item = _annotation(number, row)
-            if row.get("bbox") is None:
-                self.boxless.add(number)
         except ValueError as error:
             item = Wrong(number, str(error))
+        else:
+            if row.get("bbox") is None:
+                self.boxless.add(number)
         key = picture if type(picture) is int else brief(picture)
         mine = self.objects.get(key)
         if mine is None:
@@ -135,7 +139,19 @@ def rows_of(path: Path) -> Rows:
 
 def keep_polygons(content: str) -> str:
     """JSON with well-formed polygons made strings. Inside a string the quotes before them would be escaped."""
-    return _SEGMENTATION.sub(rf'"{POLYGONS}":"\1"', content)
+    pieces = _LIKELY.split(content)
+    polygons = pieces[1::2]
+    if any(mark in content for mark in "\n\r\t"):
+        polygons = list(map(_in_one_line, polygons))
+    if not polygons_only(polygons):
+        return _SEGMENTATION.sub(lambda found: f'"{POLYGONS}":"{_in_one_line(found[1])}"', content)
+    pieces[1::2] = [f'"{POLYGONS}":"{text}"' for text in polygons]
+    return "".join(pieces)
+
+
+def _in_one_line(polygons: str) -> str:
+    """Without the line breaks and tabs that a string must not hold, and without space after numbers and brackets."""
+    return " ".join(polygons.split()).replace(" ,", ",").replace(" ]", "]")
 
 
 def _annotation(number: int | str, row: dict[str, Any]) -> Annotation:
@@ -149,7 +165,7 @@ def _annotation(number: int | str, row: dict[str, Any]) -> Annotation:
         raise ValueError(f"there is no category with id {brief(category)}")
     area = float(area) if type(area) in _NUMBERS else None
     if _USUAL.issuperset(row):
-        return Annotation(number, category, box, shape, bool(get("iscrowd")), area)
+        return Annotation.usual(number, category, box, shape, bool(get("iscrowd")), area)
     return Annotation(
         number, category, box, shape, bool(get("iscrowd")), area, text(get("annotator")), text(get("tool")),
         text(get("time")), _keypoints(row["keypoints"]) if "keypoints" in row else None, bool(get("difficult")),
@@ -159,9 +175,13 @@ def _annotation(number: int | str, row: dict[str, Any]) -> Annotation:
 
 def _box(values: Any) -> Box:
     """COCO's [x, y, width, height] as (x1, y1, x2, y2)."""
-    if type(values) is not list or len(values) != 4 or not _are_numbers(values):
+    if type(values) is not list or len(values) != 4:
         raise ValueError(f"bbox must be four numbers [x, y, width, height], not {brief(values)}")
     x, y, w, h = values
+    if type(x) is type(y) is type(w) is type(h) is float and math.isfinite(x + y + w + h):  # nearly always
+        return x, y, x + w, y + h
+    if not _are_numbers(values):
+        raise ValueError(f"bbox must be four numbers [x, y, width, height], not {brief(values)}")
     return float(x), float(y), float(x + w), float(y + h)
 
 

@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-_CHUNK = 1 << 22  # bytes read at a time
+from pydantic_core import from_json
+
+_CHUNK = 1 << 18  # bytes read at a time, few enough for what is made of them to stay in a cache
 _CUT = 64  # characters from the end within which a mistake may come from the end alone: a number or word cut off
 _TAIL = 4  # characters that may belong to the number before them: the "e+" of 1e+5
-_SPACE = re.compile(r"[ \t\n\r]*")
-_COMMA = re.compile(r"[ \t\n\r]*+,[ \t\n\r]*+")
+_BLOCK = 1 << 16  # characters that are parsed together at most, for the same reason
+_SPACES = " \t\n\r"
+_SPACE = re.compile(f"[{_SPACES}]*")
+_OPENING = re.compile(rf'\{{[{_SPACES}]*+"\w+', re.ASCII)  # of a row, with the name of its first key or its beginning
 
 
 class NotJSON(ValueError):
@@ -48,6 +52,7 @@ class _Scanner:
         file.seek(0)
         self.decode = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)().decode
         self.text, self.at, self.before, self.ended = "", 0, 0, False
+        self.unready = 0  # up to where values are parsed one by one
         self.scan_once: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
 
     def scan(
@@ -82,22 +87,35 @@ class _Scanner:
         if self.next_character() == "]":
             self.at += 1
             return
-        scan_once, comma = self.scan_once, _COMMA.match
         while True:
+            for value in self.block():
+                take(value)
             take(self.value())
-            try:  # the usual case in a few calls: another comma and another value within the window
-                while (found := comma(self.text, self.at)) is not None:
-                    value, end = scan_once(self.text, found.end())
-                    if end > len(self.text) - _TAIL:
-                        break
-                    self.at = end
-                    take(value)
-            except (StopIteration, json.JSONDecodeError):
-                pass  # cut off, or wrong, which is told below
             if self.next_character() == "]":
                 self.at += 1
                 return
             self.expect(",")
+
+    def block(self) -> list[Any]:
+        """Some of the values that come next, parsed together, which takes a fifth of the time; none where that fails.
+
+        Rows begin alike. What stands before the last such beginning within reach and is an array between brackets holds
+        whole values, since up to there the text can be read in one way only.
+        """
+        opening = _OPENING.match(self.text, self.at)
+        if opening is None or self.at < self.unready:
+            return []
+        end = self.text.rfind(opening[0], opening.end(), self.at + _BLOCK)
+        rows = self.text[self.at : max(end, self.at)].rstrip(_SPACES)
+        if not rows.endswith(","):
+            return []
+        try:
+            values = from_json(f"[{rows[:-1]}]", allow_inf_nan=False)
+        except ValueError:  # perhaps of one row only, which is then found one by one
+            self.unready = end
+            return []
+        self.at = end
+        return values
 
     def value(self) -> Any:
         """The next value, for which as much of the file is read as it needs."""
@@ -145,10 +163,11 @@ class _Scanner:
             more = self.decode(content, self.ended)
         except UnicodeDecodeError as error:
             raise NotJSON(f"not {error.encoding.upper()} text; save it as UTF-8") from None
-        self.text, self.at = self.prepare(self.text[self.at :] + more), 0
+        self.text, self.at, self.unready = self.prepare(self.text[self.at :] + more), 0, 0
 
     def fail(self, message: str, position: int | None = None) -> NoReturn:
-        raise NotJSON(f"{message} at character {self.before + (self.at if position is None else position)}")
+        place = self.before + (self.at if position is None else position)
+        raise NotJSON(f"{message.removesuffix(' at')} at character {place}")
 
 
 def _drop(_: Any) -> None:
