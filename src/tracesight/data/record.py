@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tracesight.data.clip import within_reach
 from tracesight.data.digests import file_digests
 from tracesight.data.polygons import Polygons
 from tracesight.lineage.digest import rows_digest
@@ -74,7 +75,8 @@ class Annotation:
         else:
             from faster_coco_eval.mask_api_new_cpp import segmToRle
 
-            mask = Mask.from_coco(segmToRle([[float(v) for v in part] for part in shape], width, height))
+            parts = [near for part in shape if (near := within_reach(part, height, width))]
+            mask = Mask.from_coco(segmToRle(parts, width, height)) if parts else _no_pixels(height, width)
         if mask.size != (height, width):
             raise ValueError(f"mask of size {mask.size} on a picture of size {(height, width)}")
         return mask
@@ -348,6 +350,10 @@ class Dataset:
         if self.keypoints:
             table.append(json.dumps(sorted((i, points.names, points.skeleton) for i, points in self.keypoints.items())))
         return rows_digest([*table, *sorted(rows)])
+
+
+def _no_pixels(height: int, width: int) -> Mask:
+    return Mask.from_coco({"size": [height, width], "counts": [height * width]})
 
 
 def _renumbered(record: Record, ids: dict[int, int]) -> Record:
