@@ -13,6 +13,8 @@ from tracesight.data.record import Annotation, Record
 from tracesight.lineage.manifest import canonical
 from tracesight.scene.mask import Mask
 
+_WHOLE = 1e15  # above it there are whole numbers only, and what times 1000 overflows
+
 
 def labels_digest(record: Record) -> str:
     """64 hex digits: SHA-256 over what a training learns from and an evaluation counts.
@@ -42,9 +44,9 @@ def _mask(shape: Any) -> list[Any] | None:
     if isinstance(shape, Mask):
         coco = shape.to_coco()
         return ["rle", *coco["size"], coco["counts"]]
-    return ["polygons", *([round(value * 1000) for value in part] for part in shape)]
+    return ["polygons", *(list(map(_thousandths, part)) for part in shape)]
 
 
 def _thousandths(value: float) -> int:
     """Of a pixel; halves go to the even neighbour."""
-    return round(value * 1000)
+    return round(value * 1000) if -_WHOLE < value < _WHOLE else int(value) * 1000

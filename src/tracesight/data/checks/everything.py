@@ -44,6 +44,8 @@ SETS_CHECKS: tuple[SetsCheck, ...] = (picture_twice, picture_across, alike_acros
 
 Progress = Callable[[str, int, int], None]
 
+# Coordinates that overflow are outside of every picture, which a finding says; numpy need not.
+_NUMBERS = np.errstate(over="ignore", invalid="ignore")
 _CHUNK = 32  # records that a process is given at a time
 _FEW = 512  # records for which no processes are started
 
@@ -67,6 +69,7 @@ class Report:
         return sum(finding.kind.severity == severity for finding in self.findings)
 
 
+@_NUMBERS
 def check(
     sets: Mapping[str, Dataset],
     found: Sequence[Finding] = (),
@@ -184,6 +187,7 @@ def _chunks(dataset: Dataset, facts: Sequence[Facts]) -> Iterator[list[tuple[byt
         yield [(bytes(dataset.packed(i)), facts[i]) for i in range(first, min(first + _CHUNK, len(dataset)))]
 
 
+@_NUMBERS
 def _examine(
     labels: Labels, channels: int | None, mend_warnings: bool, chunk: Sequence[tuple[bytes, Facts]]
 ) -> _Examined:

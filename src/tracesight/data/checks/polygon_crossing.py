@@ -14,6 +14,7 @@ from tracesight.data.record import Annotation, Record
 KIND = Kind("polygon-crossing", "warning", "polygons that cross themselves", "draw it anew: what is inside is unclear")
 AREA, SHARE = 4.0, 0.02  # square pixels of the smaller loop, and its share of the other, that matter
 _PAIRS = 1 << 18  # of edges looked at at a time, about 30 MB
+_FARTHEST = 1e9  # pixels; what is said to lie beyond would overflow
 
 
 def polygon_crossing(record: Record, labels: Labels) -> Found:
@@ -45,8 +46,9 @@ def crossings(polygons: Sequence[np.ndarray]) -> list[tuple[float, float] | None
     counts = np.array([len(points) for points in polygons])
     owner = np.repeat(np.arange(len(polygons)), counts)
     first = counts.cumsum() - counts
-    origin = np.array([points[0] for points in polygons])
-    points = np.concatenate(polygons) - origin[owner]  # differences of large numbers would lose digits
+    points = np.concatenate(polygons).clip(-_FARTHEST, _FARTHEST)
+    origin = points[first]
+    points = points - origin[owner]  # differences of large numbers would lose digits
     following = np.arange(1, len(points) + 1)
     following[first + counts - 1] = first
     ends = points[following]
