@@ -172,6 +172,7 @@ def test_folders_with_classes_txt(tmp_path: Path) -> None:
         ("0 0.1 0.1 0.2 0.1 0.2 0.2 0.3", "line 1: a line must be"),
         ("0 0.5 0.5 nan 0.5", "line 1: a line must be a whole number and finite ones"),
         ("0 0.5 0.5 1e999 0.5", "line 1: a line must be a whole number and finite ones"),
+        ("0 0.5 0.5 1e308 0.5", "line 1: a line must be a whole number and finite ones"),
         ("0.5 0.5 0.5 0.25 0.5", "line 1: a line must be a whole number"),
         ("inf 0.5 0.5 0.25 0.5", "line 1: a line must be a whole number"),
         ("cell 0.5 0.5 0.25 0.5", "line 1: a line must be numbers, not 'cell 0.5 0.5 0.25 0.5'"),

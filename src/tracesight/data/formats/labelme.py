@@ -44,6 +44,7 @@ NO_AREA = Kind(
     "shape-without-area", "warning", "shapes that have no area: points and lines", "draw a polygon or box", "left out"
 )
 JSON = frozenset({".json"})
+_MOST = 1e12  # pixels, below which nothing overflows
 _CIRCLE = 72  # corners of the polygon that stands for a circle: within 0.1 % of its radius
 _LOOKED_AT = 20  # files from which the format is told
 
@@ -213,7 +214,7 @@ def _points(value: Any) -> list[tuple[float, float]]:
         points = [(float(x), float(y)) for x, y in value]
     except (TypeError, ValueError):
         points = [(math.nan, math.nan)]
-    if not all(math.isfinite(v) for point in points for v in point):
+    if not all(abs(v) < _MOST for point in points for v in point):
         raise ValueError(f"points must be pairs of numbers, not {' '.join(repr(value).split())[:60]}")
     return points
 

@@ -6,7 +6,6 @@ polygon's points, three or more; or, where `data.yaml` has `kpt_shape`, a box an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,6 +32,7 @@ BACKGROUND = Kind(
     "label-file-missing", "warning", "pictures without a label file", "label them, unless they show no object",
     "taken to show no object",
 )  # fmt: skip
+_MOST = 1e12  # what fractions of a picture stay below, so that no pixel overflows
 _DIGITS = 4  # of a pixel; what fractions of 8 digits give back exactly
 
 
@@ -120,7 +120,7 @@ def _object(layout: Layout, number: int, words: Sequence[str], width: int, heigh
         index, *values = (float(word) for word in words)
     except ValueError:
         raise ValueError(f"a line must be numbers, not {' '.join(words)[:60]!r}") from None
-    if not all(math.isfinite(value) for value in (index, *values)) or index != int(index):
+    if not all(abs(value) < _MOST for value in (index, *values)) or index != int(index):
         raise ValueError(f"a line must be a whole number and finite ones, not {' '.join(words)[:60]!r}")
     category = layout.ids.get(int(index), int(index))  # one without a name is for the checks to find
     if layout.points is not None and len(values) != 4:
