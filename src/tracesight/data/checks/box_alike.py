@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -48,7 +49,8 @@ def _pairs(objects: list[Annotation]) -> Iterator[tuple[Annotation, Annotation, 
     """(earlier, later, IoU of their boxes) of one category, from `MUCH` up."""
     if len(objects) < 2:
         return
-    x1, y1, x2, y2 = np.array([a.box for a in objects]).T
+    boxes = np.fromiter(chain.from_iterable([a.box for a in objects]), np.float64).reshape(-1, 4)
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
     category = [a.category_id for a in objects]
     area = (x2 - x1) * (y2 - y1)
     for begin in range(0, len(objects), _BLOCK):

@@ -58,20 +58,21 @@ def _extents(annotations: Sequence[Annotation], record: Record) -> list[Box | No
 
     Of polygons it is told from their points, and only those less than a pixel wide are drawn.
     """
-    extents: list[Box | None] = []
+    extents: list[Box | None] = [None] * len(annotations)
     masks: list[tuple[int, Mask]] = []
     for place, annotation in enumerate(annotations):
-        shape, extent = annotation.segmentation, None
-        if not isinstance(shape, Mask) and (parts := polygons(annotation)) is not None:
+        if isinstance(annotation.segmentation, Mask):
+            masks.append((place, annotation.segmentation))
+            continue
+        extent, parts = None, polygons(annotation)
+        if parts is not None:
             points = [value for part in parts for value in part]
             x, y = points[0::2], points[1::2]
             extent = clipped((min(x), min(y), max(x), max(y)), record.width, record.height)
-        if extent is None or extent[2] - extent[0] < 1 or extent[3] - extent[1] < 1:
-            mask = shape if isinstance(shape, Mask) else annotation.mask(record.height, record.width)
-            extent = None
-            if mask is not None:
-                masks.append((place, mask))
-        extents.append(extent)
+        if extent is not None and extent[2] - extent[0] >= 1 and extent[3] - extent[1] >= 1:
+            extents[place] = extent
+        elif (mask := annotation.mask(record.height, record.width)) is not None:
+            masks.append((place, mask))
     if masks:
         from faster_coco_eval.mask_api_new_cpp import toBbox
 

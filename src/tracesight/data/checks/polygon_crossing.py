@@ -10,6 +10,7 @@ import numpy as np
 from tracesight.data.checks.label_check import Found, Labels, Verdict, each, polygons
 from tracesight.data.finding import Kind
 from tracesight.data.record import Annotation, Record
+from tracesight.scene.mask import Mask
 
 KIND = Kind("polygon-crossing", "warning", "polygons that cross themselves", "draw it anew: what is inside is unclear")
 AREA, SHARE = 4.0, 0.02  # square pixels of the smaller loop, and its share of the other, that matter
@@ -19,7 +20,8 @@ _FARTHEST = 1e9  # pixels; what is said to lie beyond would overflow
 
 def polygon_crossing(record: Record, labels: Labels) -> Found:
     """A polygon with two edges that truly cross. Edges that touch or run along each other do not count."""
-    drawn = [(a, part) for a in record.annotations if not a.ignored for part in polygons(a) or ()]
+    shaped = [a for a in record.annotations if not isinstance(a.segmentation, Mask | None) and not a.ignored]
+    drawn = [(a, part) for a in shaped for part in polygons(a) or ()]
     if not drawn:
         return record, ()
     places = crossings([np.asarray(part, np.float64).reshape(-1, 2) for _, part in drawn])
