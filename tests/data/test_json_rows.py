@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tracesight.data.formats import json_rows
 from tracesight.data.formats.coco_rows import POLYGONS, keep_polygons, rows_of
 from tracesight.data.formats.polygon_text import polygons_only
+from tracesight.data.record import Annotation
 from tracesight.errors import UserError
 
 DATA = {
@@ -115,8 +116,8 @@ def test_labels_in_one_line_or_many(tmp_path: Path, indent: int | str | None) ->
     rows = [row | {"segmentation": some} for row, some in zip(rows, polygons)]
     data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}]}
     (tmp_path / "a.json").write_text(json.dumps(data, indent=indent))
-    (objects,) = rows_of(tmp_path / "a.json").objects.values()
-    assert [list(item.segmentation) for item in objects] == polygons
+    objects = rows_of(tmp_path / "a.json").take(7)
+    assert [item.segmentation for item in objects if isinstance(item, Annotation)] == polygons
 
 
 ROWS = [{"id": i, "parts": [{"id": -i}, {"id": "}, {"}], "text": 'a "quoted" {"id": 3}, {"id'} for i in range(30)]
@@ -157,10 +158,11 @@ def test_rows_of_coco_in_any_order_of_keys(tmp_path: Path) -> None:
     data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}, {"id": 6}]}
     (tmp_path / "a.json").write_text(json.dumps(data))
     read = rows_of(tmp_path / "a.json")
-    assert {number: [item.id for item in objects] for number, objects in read.objects.items()} == {
+    assert {number: [item.id for item in read.take(number)] for number in list(read.objects)} == {
         7: [0, 2, 4],
         6: [1, 3],
     }
+    assert not read.objects
     assert read.images == data["images"]
     (tmp_path / "a.json").write_text('{"images": [1], "annotations": []}')
     with pytest.raises(UserError, match="not COCO instances: 'images' must be a list of objects"):

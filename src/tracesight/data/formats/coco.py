@@ -211,7 +211,7 @@ def _picture_root(file: Path, images: dict[int, dict[str, Any]]) -> Path:
 def _without_picture(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]]) -> None:
     for picture in rows.objects.keys() - images.keys():
         message = f"there is no picture with id {picture}"
-        for item in rows.objects.pop(picture):
+        for item in rows.take(picture):
             who = f"{reading.path}: annotation {item.id}"
             reading.faults.append(Finding(NO_PICTURE, who, message))
 
@@ -221,7 +221,7 @@ def _records(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]], ro
     for number, row in images.items():
         name = _file_name(row)
         path = picture_named(root, name) or root / name
-        objects = rows.objects.pop(number, [])  # so that these go as the packed records grow
+        objects = rows.take(number)
         sound = [item for item in objects if isinstance(item, Annotation)]
         if len(sound) < len(objects) or rows.boxless:
             _say_what_is_wrong(reading, rows, objects, name, path)

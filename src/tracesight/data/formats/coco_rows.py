@@ -39,6 +39,10 @@ _NUMBERS = frozenset({int, float})
 _USUAL = frozenset({"id", "image_id", "category_id", "bbox", "segmentation", POLYGONS, "area", "iscrowd"})
 
 
+# The values of an annotation that has no others: id, category, box, polygons as text or another mask, crowd, area.
+Plain = tuple[int | str, int, Box, Any, bool, float | None]
+
+
 class Wrong(NamedTuple):
     """An annotation that cannot be read."""
 
@@ -50,16 +54,16 @@ class Wrong(NamedTuple):
 class Rows:
     """What a file holds.
 
-    objects: by image_id, in the order of the file. ids: of annotations. boxless: ids of those whose box is that of
-    their mask. about: texts and numbers of `info`. faults: what is wrong with annotations and needs no picture to be
-    told.
+    objects: by image_id, in the order of the file, most as plain values, which take less room (`take`). ids: of
+    annotations. boxless: ids of those whose box is that of their mask. about: texts and numbers of `info`. faults: what
+    is wrong with annotations and needs no picture to be told.
     """
 
     path: Path
     images: list[dict[str, Any]] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
     licences: list[Any] = field(default_factory=list)
-    objects: dict[Any, list[Annotation | Wrong]] = field(default_factory=dict)
+    objects: dict[Any, list[Annotation | Plain | Wrong]] = field(default_factory=dict)
     ids: set[int | str] = field(default_factory=set)
     boxless: set[int | str] = field(default_factory=set)
     about: dict[str, str] = field(default_factory=dict)
@@ -109,6 +113,11 @@ class Rows:
         else:
             mine.append(item)
 
+    def take(self, picture: Any) -> list[Annotation | Wrong]:
+        """The objects of a picture, which are not kept any longer, so that they go as what is made of them grows."""
+        objects = self.objects.pop(picture, ())
+        return [item if isinstance(item, Annotation | Wrong) else _whole(item) for item in objects]
+
     def _free(self, number: int | str) -> str:
         count = 2
         while f"{number}~{count}" in self.ids:
@@ -154,23 +163,33 @@ def _in_one_line(polygons: str) -> str:
     return " ".join(polygons.split()).replace(" ,", ",").replace(" ]", "]")
 
 
-def _annotation(number: int | str, row: dict[str, Any]) -> Annotation:
+def _annotation(number: int | str, row: dict[str, Any]) -> Annotation | Plain:
     """The annotation of a row. Raises ValueError that says what is wrong with it."""
     get: Callable[..., Any] = row.get
-    polygons = get(POLYGONS)
-    shape = _segmentation(get("segmentation")) if polygons is None else Polygons(polygons)
+    shape = get(POLYGONS)
+    if shape is None:
+        shape = _segmentation(get("segmentation"))
     values, area, category = get("bbox"), get("area"), get("category_id")
     box = _box_around(shape) if values is None and shape is not None else _box(values)
     if type(category) is not int:
         raise ValueError(f"there is no category with id {brief(category)}")
     area = float(area) if type(area) in _NUMBERS else None
     if _USUAL.issuperset(row):
-        return Annotation.usual(number, category, box, shape, bool(get("iscrowd")), area)
+        return number, category, box, shape, bool(get("iscrowd")), area
     return Annotation(
-        number, category, box, shape, bool(get("iscrowd")), area, text(get("annotator")), text(get("tool")),
+        number, category, box, _shape(shape), bool(get("iscrowd")), area, text(get("annotator")), text(get("tool")),
         text(get("time")), _keypoints(row["keypoints"]) if "keypoints" in row else None, bool(get("difficult")),
         bool(get("truncated")),
     )  # fmt: skip
+
+
+def _whole(plain: Plain) -> Annotation:
+    number, category, box, shape, crowd, area = plain
+    return Annotation.usual(number, category, box, _shape(shape), crowd, area)
+
+
+def _shape(shape: Any) -> Any:
+    return Polygons(shape) if type(shape) is str else shape
 
 
 def _box(values: Any) -> Box:
@@ -185,7 +204,9 @@ def _box(values: Any) -> Box:
     return float(x), float(y), float(x + w), float(y + h)
 
 
-def _box_around(shape: list[list[float]] | Polygons | Mask) -> Box:
+def _box_around(shape: list[list[float]] | str | Mask) -> Box:
+    if isinstance(shape, str):
+        shape = Polygons(shape).parts
     if isinstance(shape, Mask):
         if not shape.area:
             raise ValueError("it has no box, and its mask no pixel")
