@@ -82,7 +82,9 @@ class TrainView:
         if image.shape[:2] != size:
             image = centre_view(image, self.image_size, self.image_size)
         around = self.padding
-        padded = np.pad(image, ((around, around), (around, around), (0, 0)))
+        sides = (image.shape[0] + 2 * around, image.shape[1] + 2 * around, image.shape[2])
+        padded = np.zeros(sides, image.dtype)  # np.pad takes ten times as long for a picture of 32 × 32
+        padded[around : around + image.shape[0], around : around + image.shape[1]] = image
         top, left = (math.floor(u * (2 * around + 1)) for u in draws[1:3])
         return padded[top : top + self.image_size, left : left + self.image_size]
 
