@@ -30,6 +30,8 @@ def record(*annotations: Annotation) -> Record:
 def codes(check: LabelCheck, *annotations: Annotation) -> tuple[list[tuple[str, int | str | None]], list[int | str]]:
     """(code, annotation) of each finding, and the ids that are left."""
     mended, findings = check(record(*annotations), LABELS)
+    if findings and check in LABEL_CHECKS:  # then one look must not have told that there is nothing
+        assert checked(record(*annotations), LABELS.categories, LABELS.path)[1]
     return [(finding.kind.code, finding.annotation) for finding in findings], [a.id for a in mended.annotations]
 
 

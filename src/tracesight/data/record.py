@@ -147,7 +147,9 @@ class Record:
     def __getstate__(self) -> tuple[Any, ...]:
         size = (self.height, self.width)
         annotations = pickle.dumps([_plain(a, size) for a in self.annotations], pickle.HIGHEST_PROTOCOL)
-        return tuple((vars(self) | {"path": str(self.path), "annotations": annotations}).values())
+        values = list(vars(self).values())
+        values[_PATH], values[_ANNOTATIONS] = str(self.path), annotations
+        return tuple(values)
 
     def __setstate__(self, state: tuple[Any, ...] | dict[str, Any]) -> None:  # a dict as pickle would write it
         values = vars(self)
@@ -160,7 +162,7 @@ class Record:
 _FIELDS_OF_ANNOTATION = tuple(field.name for field in fields(Annotation))
 _FIELDS_OF_RECORD = tuple(field.name for field in fields(Record))
 _SHAPE = _FIELDS_OF_ANNOTATION.index("segmentation")
-_PATH = _FIELDS_OF_RECORD.index("path")
+_PATH, _ANNOTATIONS = (_FIELDS_OF_RECORD.index(name) for name in ("path", "annotations"))
 
 
 def _plain(annotation: Annotation, size: tuple[int, int]) -> tuple[Any, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 
 from tracesight.data.checks.label_check import Found, Labels, Verdict, each, finding
 from tracesight.data.finding import Change, Kind
@@ -13,14 +12,10 @@ KIND = Kind(
     "category-unknown", "error", "objects of a category that is not there", "name the category or correct the id",
     "removed",
 )  # fmt: skip
-_CATEGORY = attrgetter("category_id")
 
 
 def category_unknown(record: Record, labels: Labels) -> Found:
     """An object, or a picture as a whole, of a category id that `labels.categories` does not have."""
-
-    if labels.categories.keys() >= {*map(_CATEGORY, record.annotations), *record.labels}:
-        return record, ()
 
     def judge(annotation: Annotation) -> Verdict | None:
         if annotation.category_id in labels.categories:

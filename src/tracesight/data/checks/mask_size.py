@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 
 from tracesight.data.checks.label_check import Found, Labels, Verdict, each
 from tracesight.data.finding import Kind
@@ -11,15 +10,11 @@ from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 KIND = Kind("mask-size", "error", "masks of another size than their picture", "draw it on this picture", "left out")
-_SHAPE = attrgetter("segmentation")
 
 
 def mask_size(record: Record, labels: Labels) -> Found:
     """Run lengths are of (height, width) pixels, which must be the picture's."""
     size = (record.height, record.width)
-
-    if all(shape.size == size for shape in map(_SHAPE, record.annotations) if isinstance(shape, Mask)):
-        return record, ()
 
     def judge(annotation: Annotation) -> Verdict | None:
         mask = annotation.segmentation

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 
 from tracesight.data.checks.label_check import Found, Labels, Verdict, each
 from tracesight.data.finding import Kind
 from tracesight.data.record import Annotation, Record
 
 KIND = Kind("polygon-points", "error", "polygons of fewer than three points", "correct or remove it", "left out")
-_SHAPE = attrgetter("segmentation")
 
 
 def polygon_points(record: Record, labels: Labels) -> Found:
     """A polygon needs x and y of three or more points. An object whose last polygon goes has no mask then."""
 
-    if {list, tuple}.isdisjoint(map(type, map(_SHAPE, record.annotations))):  # `Polygons` have been checked
-        return record, ()
-
     def judge(annotation: Annotation) -> Verdict | None:
         parts = annotation.segmentation
-        if not isinstance(parts, list | tuple):
+        if not isinstance(parts, list | tuple):  # `Polygons` have been checked
             return None
         sound = [part for part in parts if len(part) >= 6 and len(part) % 2 == 0]
         if len(sound) == len(parts):
