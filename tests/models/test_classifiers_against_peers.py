@@ -13,13 +13,13 @@ from torch import nn
 from tracesight.models.build import CATALOGUE, build
 from tracesight.weights import load_weights
 
-# More than 100 million parameters.
-LARGE = {"wide_resnet101_2"}
+# More than 60 million parameters: they take longer than all others together, and each has a smaller one of its kind.
+LARGE = {"wide_resnet101_2", "wide_resnet50_2", "resnext101_32x8d", "resnext101_64x4d", "resnet152"}
 
 
 def shared() -> list[Any]:
     pairs = [(s, n) for n, e in CATALOGUE.items() if e.task == "classify" for s in e.weights if s != "cifar"]
-    return [pytest.param(*pair, marks=pytest.mark.slow) if pair[1] in LARGE else pair for pair in pairs]
+    return [pytest.param(*pair, marks=pytest.mark.long) if pair[1] in LARGE else pair for pair in pairs]
 
 
 def trained(model: nn.Module, images: torch.Tensor) -> nn.Module:

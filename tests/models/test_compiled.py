@@ -125,7 +125,7 @@ def assert_compiles_and_equals(backend):
 
 
 def test_training_and_prediction_are_one_graph():
-    assert_compiles_and_equals("aot_eager")
+    assert_compiles_and_equals("eager")
 
 
 @pytest.mark.long

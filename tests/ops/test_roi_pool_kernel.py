@@ -27,7 +27,7 @@ STRIDES = (4, 8)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
 
-def example(dtype, count=24, channels=5, size=80):
+def example(dtype, count=14, channels=3, size=48):
     """Two levels of two pictures, with equal values, NaN and infinity among them, and boxes of all kinds."""
     torch.manual_seed(0)
     features = [torch.randn(2, channels, size // s, size // s).round(decimals=1).to(dtype) for s in STRIDES]
@@ -122,7 +122,7 @@ def test_interpreted_as_repeatable_sums(kernel):
 def test_interpreted_as_nothing_for_nothing(kernel):
     features, boxes, picture = example(torch.float32)
     none = multilevel_roi_pool(feature_table(features), boxes[:0], picture[:0], STRIDES, output_size=3)
-    assert none.shape == (0, 5, 3, 3)
+    assert none.shape == (0, 3, 3, 3)
     assert all(grad.eq(0).all() for grad in torch.autograd.grad(none.sum(), features))
     operator = torch.ops.tracesight.roi_pool
     places = (torch.tensor([20, 10]), torch.tensor([20, 10]), torch.tensor([0, 800]))
