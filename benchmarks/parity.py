@@ -49,14 +49,14 @@ def main() -> bool:
     facts = machine(arguments.threads)
     show(facts)
     paths = photographs(arguments.pictures)
-    theirs = peer([as_picture(open_picture(path)) for path in paths[:4]], depth=50, side=arguments.side)
-    model = ours(theirs, "mask_rcnn_resnet50_fpn").eval().to(arguments.device)
+    theirs = peer([as_picture(open_picture(path)) for path in paths[:4]], side=arguments.side, v2=arguments.v2)
+    model = ours(theirs, "mask_rcnn_resnet50_fpn" + ("_v2" if arguments.v2 else "")).eval().to(arguments.device)
     theirs.to(arguments.device)
     row(("picture", "objects", "theirs", "classes", "found", "by them", "box", "score", "mask IoU"), WIDTHS)
     rows = {path.stem: _compare(theirs, model, path, arguments.side) for path in paths}
     total, held = _total(list(rows.values()))
     noise = _noise(theirs, paths) if arguments.noise else None
-    losses, losses_held = _losses(theirs, model, paths[:2], arguments.loss_side)
+    losses, losses_held = ({}, True) if arguments.v2 else _losses(theirs, model, paths[:2], arguments.loss_side)
     rows = {name: asdict(same) for name, same in rows.items()}
     write(
         arguments.json,
@@ -134,6 +134,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, help="only the first so many photographs")
     parser.add_argument("--side", type=int, default=800, help="short side of the network's picture (800)")
     parser.add_argument("--loss-side", type=int, default=512, help="the same for the losses (512)")
+    parser.add_argument("--v2", action="store_true", help="the heads of torchvision's v2; detections only")
     parser.add_argument("--noise", action="store_true", help="compare torchvision with itself too, channels last")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
     parser.add_argument("--device", default="cpu", help="where both run (cpu)")

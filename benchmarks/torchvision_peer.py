@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision import models
 from torchvision.models import detection, resnet18
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, _resnet_fpn_extractor, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 import tracesight.weights as weights
-from tracesight.data.batch import Batch, Targets, predict_batch
+from tracesight.data.batch import Batch, Targets, moved, predict_batch
 from tracesight.models.build import build
 from tracesight.models.norms import norm_layer
 from tracesight.models.rpn import every_anchor
@@ -31,19 +33,33 @@ def peer(
     num_classes: int = 91,
     side: int = 800,
     proposals: int = 1000,
+    v2: bool = False,
 ):
     """torchvision's model with random weights that detects many objects of several classes on `pictures`.
+
+    v2: with the heads of its `_fpn_v2` models.
 
     Random weights alone give one score everywhere. So batch norm takes its statistics from the pictures, the outputs
     of each head are rescaled, and their biases centred, by what the heads say about these pictures.
     """
     torch.manual_seed(0)
-    backbone = resnet_fpn_backbone(
-        backbone_name=f"resnet{depth}", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
-    )
+    norm = nn.BatchNorm2d
+    parts = {}
+    if v2:
+        body = getattr(models, f"resnet{depth}")(weights=None)
+        backbone = _resnet_fpn_extractor(body, 5, norm_layer=norm)
+        parts = {
+            "rpn_head": RPNHead(256, 3, conv_depth=2),
+            "box_head": FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], norm_layer=norm),
+            **({"mask_head": MaskRCNNHeads(256, [256] * 4, 1, norm_layer=norm)} if masks else {}),
+        }
+    else:
+        backbone = resnet_fpn_backbone(
+            backbone_name=f"resnet{depth}", weights=None, norm_layer=norm, trainable_layers=5
+        )
     kind = detection.MaskRCNN if masks else detection.FasterRCNN
     limits = {"rpn_pre_nms_top_n_test": proposals, "rpn_post_nms_top_n_test": proposals}
-    model = kind(backbone, num_classes, min_size=side, max_size=int(side * 5 / 3), **limits)
+    model = kind(backbone, num_classes, min_size=side, max_size=int(side * 5 / 3), **parts, **limits)
     with torch.no_grad():
         _calibrate(model, pictures)
     return model.eval()
@@ -150,7 +166,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 def on(columns, device: torch.device | str):
     """A batch or targets on a device."""
-    return type(columns)(*(column.to(device) for column in columns))
+    return moved(columns, device)
 
 
 def our_objects(model: nn.Module, picture: np.ndarray, side: int) -> tuple[SceneObject, ...]:
@@ -289,8 +305,8 @@ def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, t
         features = model.backbone(model.standardise(batch))
         anchors = every_anchor(model.rpn.grid(features, batch.images), model.rpn.head(features)[0])
         index, valid, positive, _ = model.rpn.sample(anchors, batch, targets)
-        proposals, proposal_valid, _ = model.rpn(features, batch, targets)
-        sampled = model.roi_heads.sample(proposals, proposal_valid, batch, targets)
+        proposals, _ = model.rpn(features, batch, targets)
+        sampled = model.roi_heads.sample(proposals, batch, targets)
 
     def anchor_sampler(status: list[Tensor]):
         chosen = []

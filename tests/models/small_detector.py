@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from tracesight.data.batch import Batch, Targets
@@ -14,6 +16,30 @@ SMALL = {
     "rpn": {"pre_nms_train": 50, "post_nms_train": 20, "pre_nms_test": 50, "post_nms_test": 20},
     "roi": {"batch": 16, "max_objects": 7, "score_threshold": 0.0},
 }
+
+
+def small_args(name: str) -> dict[str, Any]:
+    """Arguments with which the detector `name` of the catalogue is small."""
+    args = {key: SMALL[key] for key in ("norm", "roi")}
+    if "mask" in name:
+        args["mask_channels"] = 16
+    if name.startswith("rcnn_"):
+        return {**args, "crop_size": 40, "crop_context": 4}
+    args["rpn"] = SMALL["rpn"]
+    if "_fpn" not in name:
+        args["anchor_sizes"] = ((8, 16, 32),)
+        return {**args, "box_channels": 32} if name.endswith("_dc5") else {**args, "pool_size": 6}
+    args |= {key: SMALL[key] for key in ("fpn_channels", "box_channels", "anchor_sizes")}
+    return {**args, "head_norm": "group"} if name.endswith("_v2") else args
+
+
+def given(batch: Batch, count: int = 12) -> Batch:
+    """The batch with proposals all over the pictures, the last of each row being none."""
+    torch.manual_seed(1)
+    corner, side = torch.rand(2, count, 2) * 40, torch.rand(2, count, 2) * 30 + 5
+    boxes = torch.cat((corner, corner + side), dim=2)
+    boxes[:, 0] = torch.tensor([8.0, 9, 41, 39])
+    return batch._replace(proposals=boxes, proposals_valid=torch.arange(count).expand(2, -1) < count - 1)
 
 
 def batch_of(objects: int) -> tuple[Batch, Targets]:

@@ -35,12 +35,13 @@ def pictures(count=2, height=192, width=256):
     return list((blurred - low) / (high - low))
 
 
-@pytest.mark.parametrize("masks", [True, False])
-def test_detections_equal_torchvisions(masks):
+@pytest.mark.parametrize(("masks", "v2"), [(True, False), (False, False), (True, True)])
+def test_detections_equal_torchvisions(masks, v2):
     images = pictures()
-    theirs = peer(images, depth=18, masks=masks, num_classes=5, side=256, proposals=PROPOSALS)
+    theirs = peer(images, depth=18, masks=masks, num_classes=5, side=256, proposals=PROPOSALS, v2=v2)
     limits = {"pre_nms_test": PROPOSALS, "post_nms_test": PROPOSALS}
-    model = ours(theirs, ("mask" if masks else "faster") + "_rcnn_resnet18_fpn", rpn=limits).eval()
+    name = ("mask" if masks else "faster") + "_rcnn_resnet18_fpn" + ("_v2" if v2 else "")
+    model = ours(theirs, name, rpn=limits).eval()
     objects = 0
     for image in images:
         raw = (image.permute(1, 2, 0) * 255).to(torch.uint8).numpy()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_detector import SMALL, batch_of
+from small_detector import SMALL, batch_of, given, small_args
 from torch import nn
 
 from tracesight.errors import UserError
@@ -68,6 +68,10 @@ COUNTED = {
 }
 # Published for batch norm's: torchvision counts 41,755,286 and 44,401,393 with frozen norms.
 DETECTORS = {"faster_rcnn_resnet50_fpn": 41_755_286, "mask_rcnn_resnet50_fpn": 44_401_393}
+# With batch norm in the backbone too, as torchvision has it there.
+V2 = {"faster_rcnn_resnet50_fpn_v2": 43_712_278, "mask_rcnn_resnet50_fpn_v2": 46_359_409}
+BODIES = [name.removeprefix("faster_rcnn_").removesuffix("_dc5") for name in CATALOGUE if name.endswith("_dc5")]
+BODIES = [name for name in BODIES if name in CATALOGUE]
 
 
 def parameters(model: nn.Module) -> int:
@@ -76,32 +80,67 @@ def parameters(model: nn.Module) -> int:
 
 EXACT = {**RESNETS, **PREACT, **COUNTED, **DETECTORS}
 # More than 100 million parameters, or blocks enough to be as slow.
-LARGE = {
-    "cifar_resnet1202",
-    "wide_resnet101_2",
-    "faster_rcnn_wide_resnet101_2_fpn",
-    "mask_rcnn_wide_resnet101_2_fpn",
-    "faster_rcnn_resnext101_32x8d_fpn",
-    "mask_rcnn_resnext101_32x8d_fpn",
-    "mask_rcnn_resnext101_64x4d_fpn",
-}
+LARGE = {"cifar_resnet1202", "wide_resnet101_2"}
+# Every system once, on the smallest body, and every kind of body in one.
+OF_18 = [name for name in CATALOGUE if "rcnn_resnet18" in name or name.startswith("rpn_resnet18")]
+OF_BODIES = [
+    "faster_rcnn_preact_resnet18_c4",
+    "faster_rcnn_preact_resnet18_dc5",
+    "faster_rcnn_plain18_fpn",
+    "mask_rcnn_resnet50_c4",
+    "faster_rcnn_resnext50_32x4d_dc5",
+    "mask_rcnn_wide_resnet50_2_fpn",
+]
 
 
 def those(*tasks: str) -> list[Any]:
+    """Names of the catalogue. Of its detectors the rest differs from `OF_18` and `OF_BODIES` in depth and width."""
+    marks = dict.fromkeys(LARGE, pytest.mark.slow)
     names = [name for name, entry in CATALOGUE.items() if entry.task in tasks]
-    return [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in names]
+    for name in names:
+        if CATALOGUE[name].task != "classify" and name not in OF_18 + OF_BODIES:
+            marks[name] = pytest.mark.long
+    return [pytest.param(name, marks=marks[name]) if name in marks else name for name in names]
 
 
 @functools.cache
-def counted(name: str) -> int:
+def counted(name: str, **args: Any) -> int:
     with torch.device("meta"):
-        model = CATALOGUE[name].builder(CATALOGUE[name].num_classes)
+        model = CATALOGUE[name].builder(CATALOGUE[name].num_classes, **args)
     return parameters(model)
 
 
 @pytest.mark.parametrize(("name", "published"), EXACT.items())
 def test_has_the_published_number_of_parameters(name, published):
     assert counted(name) == published
+
+
+@pytest.mark.parametrize(("name", "published"), V2.items())
+def test_has_the_published_number_of_parameters_with_heads_of_v2(name, published):
+    assert counted(name, norm="batch") == published
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_detectors_have_the_parameters_of_their_parts(body):
+    with torch.device("meta"):
+        network = CATALOGUE[body].builder(None, norm="frozen")
+    *_, c4, c5 = network.channels
+    rest = parameters(network)
+
+    def rpn(channels: int, anchors: int) -> int:
+        return (9 * channels + 1) * channels + (channels + 1) * 5 * anchors
+
+    def predictor(width: int) -> int:
+        return (width + 1) * 5 * 91
+
+    last = 1024 * 1025 + predictor(1024)
+    assert counted(f"faster_rcnn_{body}_c4") == rest + rpn(c4, 15) + predictor(c5)
+    assert counted(f"faster_rcnn_{body}_dc5") == rest + rpn(c5, 15) + (49 * c5 + 1) * 1024 + last
+    pyramid = sum(256 * (c + 1) for c in network.channels) + 4 * 256 * (9 * 256 + 1)
+    heads = (49 * 256 + 1) * 1024 + last
+    assert counted(f"faster_rcnn_{body}_fpn") == rest + pyramid + rpn(256, 3) + heads
+    masks = 4 * 256 * (9 * 256 + 1) + 256 * (4 * 256 + 1) + 257 * 91
+    assert counted(f"mask_rcnn_{body}_fpn") == rest + pyramid + rpn(256, 3) + heads + masks
 
 
 @pytest.mark.parametrize(("name", "millions"), CIFAR.items())
@@ -115,14 +154,16 @@ def test_every_classifier_has_a_published_number():
     assert names == (EXACT | CIFAR).keys() - DETECTORS.keys()
 
 
-@pytest.mark.parametrize("name", those("detect", "segment"))
+@pytest.mark.parametrize("name", OF_18)
 def test_detectors_take_any_number_of_channels(name):
     """The first convolution is all that differs, as names and shapes show."""
     with torch.device("meta"):
-        usual, other = (CATALOGUE[name].builder(5, in_channels=channels).state_dict() for channels in (3, 5))
+        classes = 2 if name.startswith("rpn_") else 5
+        usual, other = (CATALOGUE[name].builder(classes, in_channels=channels).state_dict() for channels in (3, 5))
     differ = {key: tuple(other[key].shape) for key in usual if usual[key].shape != other[key].shape}
     assert usual.keys() == other.keys()
-    assert differ == {"backbone.body.conv1.weight": (64, 5, 7, 7)}
+    place = "roi_heads.box_roi_pool" if name.startswith("rcnn_") else "backbone"
+    assert differ == {f"{place}.body.conv1.weight": (64, 5, 7, 7)}
 
 
 @pytest.mark.parametrize("name", those("classify"))
@@ -141,21 +182,24 @@ def test_classifiers_run_forward_and_backward(name):
 
 @pytest.mark.parametrize("name", those("detect", "segment"))
 def test_detectors_run_forward_and_backward(name):
-    masks = {"mask_channels": 16} if name.startswith("mask") else {}
-    model = build(name, 4, **SMALL, **masks)
-    losses = model(*batch_of(1))
-    assert set(losses) >= {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
-    assert ("loss_mask" in losses) == bool(masks)
+    masks, alone, finds = name.startswith("mask"), name.startswith("rpn_"), "faster" in name or "mask" in name
+    model = build(name, 2 if alone else 4, **small_args(name))
+    batch, targets = batch_of(1)
+    batch = batch if finds or alone else given(batch)
+    losses = model(batch, targets)
+    assert ("loss_objectness" in losses) == ("loss_rpn_box_reg" in losses) == (finds or alone)
+    assert ("loss_classifier" in losses) == ("loss_box_reg" in losses) == (not alone)
+    assert ("loss_mask" in losses) == masks
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     with torch.inference_mode():
-        found = model(batch_of(1)[0])
+        found = model(batch)
     assert isinstance(found, Detections)
     assert found.boxes.shape == (2, 7, 4)
     assert found.valid.any()
     # Inside the picture, not only inside the padded batch.
     assert (found.boxes[1, found.valid[1]].amax(0) <= torch.tensor([70.0, 50, 70, 50])).all()
-    assert (found.masks is None) != bool(masks)
+    assert (found.masks is not None) == masks
 
 
 @pytest.mark.parametrize("objects", [0, 32])

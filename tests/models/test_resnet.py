@@ -177,7 +177,7 @@ def test_blocks_are_left_out_by_the_keys_of_their_pictures():
 
 
 def test_other_backbones_go_under_a_pyramid():
-    model = rcnn_fpn(partial(preact_resnet, 18), True, 4, mask_channels=16, **SMALL)
+    model = rcnn_fpn(partial(preact_resnet, 18), "mask", 4, mask_channels=16, **SMALL)
     batch, targets = batch_of(1)
     losses = model(batch, targets)
     sum(losses.values()).backward()

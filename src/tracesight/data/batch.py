@@ -7,7 +7,7 @@ padded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tracesight.data.sample import Sample, Undecoded
 from tracesight.data.transforms import resize, resized_size
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 STRIDE = 32  # pictures are padded to multiples of it
@@ -27,11 +28,15 @@ class Batch(NamedTuple):
     images: (N, C, H, W) float32, RGB or other channels, in 0–1, channels last in memory; H and W are multiples of 32,
         what is beyond a picture is 0. sizes: (N, 2) int64, (height, width) of the real picture inside. keys: (N, 2)
         int64, (seed, draw number), to which every random number of the step belongs.
+    proposals: (N, P, 4) float32 (x1, y1, x2, y2) in network pixels, where to look, best first, and proposals_valid
+        (N, P) bool, which of them are there and not padding; None for a model that finds its own.
     """
 
     images: Tensor
     sizes: Tensor
     keys: Tensor
+    proposals: Tensor | None = None
+    proposals_valid: Tensor | None = None
 
 
 class Targets(NamedTuple):
@@ -75,6 +80,14 @@ class Loaded(NamedTuple):
     targets: Any
     indices: list[int]
     original_sizes: list[tuple[int, int]]
+
+
+T = TypeVar("T", Batch, Targets)
+
+
+def moved(columns: T, device: torch.device | str, *, non_blocking: bool = False) -> T:
+    """A batch or targets on a device."""
+    return type(columns)(*(c if c is None else c.to(device, non_blocking=non_blocking) for c in columns))
 
 
 def padded_count(count: int) -> int:

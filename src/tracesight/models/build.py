@@ -23,7 +23,7 @@ from tracesight.models.cifar_resnet import (
 from tracesight.models.conventions import CONVENTIONS
 from tracesight.models.pixels import pixel_statistics, remember_pixels
 from tracesight.models.preact_resnet import preact_resnet
-from tracesight.models.rcnn import rcnn_fpn
+from tracesight.models.rcnn import rcnn, rcnn_c4, rcnn_dc5, rcnn_fpn
 from tracesight.models.resnet import plain, resnet
 from tracesight.models.resnext import resnext
 from tracesight.models.wide_resnet import wide_resnet
@@ -44,15 +44,74 @@ _RESNET = "He et al. 2016, Deep Residual Learning for Image Recognition"
 _PREACT = "He et al. 2016, Identity Mappings in Deep Residual Networks"
 _RESNEXT = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks"
 _WIDE = "Zagoruyko and Komodakis 2016, Wide Residual Networks"
-_FASTER = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
-_MASK = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
+_RCNN = "Girshick et al. 2014, Rich Feature Hierarchies (R-CNN)"
+_FAST = "Girshick 2015, Fast R-CNN"
+_FASTER = "Ren et al. 2015, Faster R-CNN"
+_FPN = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
+_MASK = "He et al. 2017, Mask R-CNN"
+_MASK_FPN = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _TV, _BOTH = ("torchvision",), ("torchvision", "timm")
+# Heads as torchvision's v2 detectors have them.
+_V2 = {"head_norm": "batch", "rpn_convs": 2, "box_convs": 4}
 
 # What is a classifier of its own and the body of detectors.
 _R18, _R34, _R50 = partial(resnet, 18, "v1.5"), partial(resnet, 34, "v1.5"), partial(resnet, 50, "v1.5")
 _R101, _R152 = partial(resnet, 101, "v1.5"), partial(resnet, 152, "v1.5")
+_R50_V1, _R101_V1, _R152_V1 = (partial(resnet, depth, "v1") for depth in (50, 101, 152))
+_PLAIN18, _PLAIN34 = partial(plain, 18), partial(plain, 34)
+_P18, _P34, _P50, _P101, _P152, _P200 = (partial(preact_resnet, depth) for depth in (18, 34, 50, 101, 152, 200))
 _X50_32, _X101_32, _X101_64 = partial(resnext, 50, 32, 4), partial(resnext, 101, 32, 8), partial(resnext, 101, 64, 4)
 _W50, _W101 = partial(wide_resnet, 50, 2), partial(wide_resnet, 101, 2)
+
+# The bodies of detectors, and where the names of their parameters are torchvision's.
+_RESNETS = {"resnet18": _R18, "resnet34": _R34, "resnet50": _R50, "resnet101": _R101, "resnet152": _R152}
+_TORCHVISION = {
+    **_RESNETS,
+    "resnext50_32x4d": _X50_32,
+    "resnext101_32x8d": _X101_32,
+    "resnext101_64x4d": _X101_64,
+    "wide_resnet50_2": _W50,
+    "wide_resnet101_2": _W101,
+}
+_BODIES = {
+    **_TORCHVISION,
+    "resnet50_v1": _R50_V1,
+    "resnet101_v1": _R101_V1,
+    "resnet152_v1": _R152_V1,
+    "plain18": _PLAIN18,
+    "plain34": _PLAIN34,
+    "preact_resnet18": _P18,
+    "preact_resnet34": _P34,
+    "preact_resnet50": _P50,
+    "preact_resnet101": _P101,
+    "preact_resnet152": _P152,
+    "preact_resnet200": _P200,
+}
+
+
+def _systems(
+    pattern: str,
+    builder: Callable[..., nn.Module],
+    *system: str,
+    task: str = "detect",
+    classes: int = 91,
+    paper: str,
+    bodies: dict[str, Callable[..., nn.Module]] = _RESNETS,
+    torchvision: bool = False,
+    **args: Any,
+) -> dict[str, Entry]:
+    """A line of the catalogue for each body: names of `pattern`, with its name in the place of "{}"."""
+    return {
+        pattern.format(name): Entry(
+            partial(builder, body, *system, **args),
+            task,
+            classes,
+            paper,
+            _TV if torchvision and name in _TORCHVISION else (),
+        )
+        for name, body in bodies.items()
+    }
+
 
 CATALOGUE: dict[str, Entry] = {
     "resnet18": Entry(_R18, "classify", 1000, _RESNET, _BOTH),
@@ -60,17 +119,17 @@ CATALOGUE: dict[str, Entry] = {
     "resnet50": Entry(_R50, "classify", 1000, _RESNET, _BOTH),
     "resnet101": Entry(_R101, "classify", 1000, _RESNET, _BOTH),
     "resnet152": Entry(_R152, "classify", 1000, _RESNET, _BOTH),
-    "resnet50_v1": Entry(partial(resnet, 50, "v1"), "classify", 1000, _RESNET, ()),
-    "resnet101_v1": Entry(partial(resnet, 101, "v1"), "classify", 1000, _RESNET, ()),
-    "resnet152_v1": Entry(partial(resnet, 152, "v1"), "classify", 1000, _RESNET, ()),
-    "plain18": Entry(partial(plain, 18), "classify", 1000, _RESNET, ()),
-    "plain34": Entry(partial(plain, 34), "classify", 1000, _RESNET, ()),
-    "preact_resnet18": Entry(partial(preact_resnet, 18), "classify", 1000, _PREACT, ()),
-    "preact_resnet34": Entry(partial(preact_resnet, 34), "classify", 1000, _PREACT, ()),
-    "preact_resnet50": Entry(partial(preact_resnet, 50), "classify", 1000, _PREACT, ()),
-    "preact_resnet101": Entry(partial(preact_resnet, 101), "classify", 1000, _PREACT, ()),
-    "preact_resnet152": Entry(partial(preact_resnet, 152), "classify", 1000, _PREACT, ()),
-    "preact_resnet200": Entry(partial(preact_resnet, 200), "classify", 1000, _PREACT, ()),
+    "resnet50_v1": Entry(_R50_V1, "classify", 1000, _RESNET, ()),
+    "resnet101_v1": Entry(_R101_V1, "classify", 1000, _RESNET, ()),
+    "resnet152_v1": Entry(_R152_V1, "classify", 1000, _RESNET, ()),
+    "plain18": Entry(_PLAIN18, "classify", 1000, _RESNET, ()),
+    "plain34": Entry(_PLAIN34, "classify", 1000, _RESNET, ()),
+    "preact_resnet18": Entry(_P18, "classify", 1000, _PREACT, ()),
+    "preact_resnet34": Entry(_P34, "classify", 1000, _PREACT, ()),
+    "preact_resnet50": Entry(_P50, "classify", 1000, _PREACT, ()),
+    "preact_resnet101": Entry(_P101, "classify", 1000, _PREACT, ()),
+    "preact_resnet152": Entry(_P152, "classify", 1000, _PREACT, ()),
+    "preact_resnet200": Entry(_P200, "classify", 1000, _PREACT, ()),
     "resnext50_32x4d": Entry(_X50_32, "classify", 1000, _RESNEXT, _BOTH),
     "resnext101_32x8d": Entry(_X101_32, "classify", 1000, _RESNEXT, _BOTH),
     "resnext101_64x4d": Entry(_X101_64, "classify", 1000, _RESNEXT, _BOTH),
@@ -90,26 +149,20 @@ CATALOGUE: dict[str, Entry] = {
     "cifar_plain110": Entry(partial(cifar_plain, 110), "classify", 10, _RESNET, ()),
     "cifar_preact_resnet110": Entry(partial(cifar_preact_resnet, 110), "classify", 10, _PREACT, ()),
     "cifar_preact_resnet164": Entry(partial(cifar_preact_bottleneck, 164), "classify", 10, _PREACT, ()),
-    "faster_rcnn_resnet18_fpn": Entry(partial(rcnn_fpn, _R18, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_resnet34_fpn": Entry(partial(rcnn_fpn, _R34, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_resnet50_fpn": Entry(partial(rcnn_fpn, _R50, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_resnet101_fpn": Entry(partial(rcnn_fpn, _R101, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_resnet152_fpn": Entry(partial(rcnn_fpn, _R152, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_resnext50_32x4d_fpn": Entry(partial(rcnn_fpn, _X50_32, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_resnext101_32x8d_fpn": Entry(partial(rcnn_fpn, _X101_32, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_resnext101_64x4d_fpn": Entry(partial(rcnn_fpn, _X101_64, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_wide_resnet50_2_fpn": Entry(partial(rcnn_fpn, _W50, False), "detect", 91, _FASTER, _TV),
-    "faster_rcnn_wide_resnet101_2_fpn": Entry(partial(rcnn_fpn, _W101, False), "detect", 91, _FASTER, _TV),
-    "mask_rcnn_resnet18_fpn": Entry(partial(rcnn_fpn, _R18, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_resnet34_fpn": Entry(partial(rcnn_fpn, _R34, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_resnet50_fpn": Entry(partial(rcnn_fpn, _R50, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_resnet101_fpn": Entry(partial(rcnn_fpn, _R101, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_resnet152_fpn": Entry(partial(rcnn_fpn, _R152, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_resnext50_32x4d_fpn": Entry(partial(rcnn_fpn, _X50_32, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_resnext101_32x8d_fpn": Entry(partial(rcnn_fpn, _X101_32, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_resnext101_64x4d_fpn": Entry(partial(rcnn_fpn, _X101_64, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_wide_resnet50_2_fpn": Entry(partial(rcnn_fpn, _W50, True), "segment", 91, _MASK, _TV),
-    "mask_rcnn_wide_resnet101_2_fpn": Entry(partial(rcnn_fpn, _W101, True), "segment", 91, _MASK, _TV),
+    **_systems("rcnn_{}", rcnn, paper=_RCNN),
+    **_systems("fast_rcnn_{}", rcnn_c4, "fast", paper=_FAST, pool="pool"),
+    **_systems("fast_rcnn_{}_dc5", rcnn_dc5, "fast", paper=_FAST),
+    **_systems("fast_rcnn_{}_fpn", rcnn_fpn, "fast", paper=_FPN),
+    **_systems("rpn_{}_c4", rcnn_c4, "rpn", classes=2, paper=_FASTER),
+    **_systems("rpn_{}_dc5", rcnn_dc5, "rpn", classes=2, paper=_FASTER),
+    **_systems("rpn_{}_fpn", rcnn_fpn, "rpn", classes=2, paper=_FPN),
+    **_systems("faster_rcnn_{}_c4", rcnn_c4, "faster", paper=_FASTER, bodies=_BODIES),
+    **_systems("faster_rcnn_{}_dc5", rcnn_dc5, "faster", paper=_FASTER, bodies=_BODIES),
+    **_systems("faster_rcnn_{}_fpn", rcnn_fpn, "faster", paper=_FPN, bodies=_BODIES, torchvision=True),
+    **_systems("faster_rcnn_{}_fpn_v2", rcnn_fpn, "faster", paper=_FPN, torchvision=True, **_V2),
+    **_systems("mask_rcnn_{}_c4", rcnn_c4, "mask", task="segment", paper=_MASK),
+    **_systems("mask_rcnn_{}_fpn", rcnn_fpn, "mask", task="segment", paper=_MASK_FPN, bodies=_BODIES, torchvision=True),
+    **_systems("mask_rcnn_{}_fpn_v2", rcnn_fpn, "mask", task="segment", paper=_MASK_FPN, torchvision=True, **_V2),
 }
 
 

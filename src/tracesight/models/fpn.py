@@ -1,11 +1,13 @@
 """Lin et al., "Feature Pyramid Networks for Object Detection" (2017), section 3.
 
 In: stages C2 to C5 of a backbone, (N, Ci, H / 2^i, W / 2^i). Out: P2 to P5, all of one width, and P6, which only the
-RPN reads (section 4.1, footnote). Parameter names are torchvision's.
+RPN reads (section 4.1, footnote). P6 is every second cell of P5, or a convolution of it (Lin et al., "Focal Loss for
+Dense Object Detection", 2017, section 4; there of C5). Parameter names are torchvision's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,13 +21,26 @@ from tracesight.models.resnet import ResNet
 class FeaturePyramid(nn.Module):
     """Lateral 1×1 convolutions, a top-down path by nearest-neighbour doubling, 3×3 convolutions against aliasing."""
 
-    def __init__(self, channels_in: list[int], channels: int) -> None:
+    def __init__(
+        self,
+        channels_in: list[int],
+        channels: int,
+        norm: Callable[[int], nn.Module] | None = None,
+        p6: str = "pool",
+    ) -> None:
         super().__init__()
-        # One-element sequences: torchvision's names leave room for a norm.
-        self.inner_blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(c, channels, 1)) for c in channels_in)
-        self.layer_blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1)) for _ in channels_in
-        )
+        if p6 not in ("pool", "conv"):
+            raise ValueError(f"p6 is {p6!r}; it can be 'pool' or 'conv'")
+
+        def block(c_in: int, size: int) -> nn.Sequential:
+            convolution = nn.Conv2d(c_in, channels, size, padding=size // 2, bias=norm is None)
+            return nn.Sequential(convolution, *([] if norm is None else [norm(channels)]))
+
+        self.inner_blocks = nn.ModuleList(block(c, 1) for c in channels_in)
+        self.layer_blocks = nn.ModuleList(block(channels, 3) for _ in channels_in)
+        self.extra_blocks = None
+        if p6 == "conv":
+            self.extra_blocks = nn.ModuleDict({"p6": nn.Conv2d(channels, channels, 3, 2, 1)})
         initialise(self, partial(nn.init.kaiming_uniform_, a=1))
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
@@ -35,7 +50,8 @@ class FeaturePyramid(nn.Module):
             lateral = self.inner_blocks[level](stages[level])
             top = lateral + F.interpolate(top, size=lateral.shape[-2:], mode="nearest")
             pyramid.insert(0, self.layer_blocks[level](top))
-        return [*pyramid, _every_second(pyramid[-1])]
+        last = pyramid[-1]
+        return [*pyramid, _every_second(last) if self.extra_blocks is None else self.extra_blocks["p6"](last)]
 
 
 def _every_second(x: Tensor) -> Tensor:
@@ -52,10 +68,12 @@ class PyramidBackbone(nn.Module):
 
     strides = (4, 8, 16, 32, 64)
 
-    def __init__(self, body: ResNet, channels: int) -> None:
+    def __init__(
+        self, body: ResNet, channels: int, norm: Callable[[int], nn.Module] | None = None, p6: str = "pool"
+    ) -> None:
         super().__init__()
         self.body = body
-        self.fpn = FeaturePyramid(body.channels, channels)
+        self.fpn = FeaturePyramid(body.channels, channels, norm, p6)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.fpn(self.body.features(images))

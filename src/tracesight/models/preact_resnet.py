@@ -82,6 +82,12 @@ class PreActResNet(ResNet):
             stages.append(x)
         return stages
 
+    def cut_last(self) -> tuple[nn.Sequential, nn.Module | None]:
+        stage, _ = super().cut_last()
+        norm = self.norms[-1]
+        self.norms = self.norms[:-1]
+        return stage, norm
+
 
 def preact_resnet(
     depth: int,

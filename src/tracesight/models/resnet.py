@@ -205,6 +205,24 @@ class ResNet(nn.Module):
             stages.append(x)
         return stages
 
+    def cut_last(self) -> tuple[nn.Sequential, nn.Module | None]:
+        """Take the last stage off, for a head that reads regions; and the norm that ends it, None if there is none."""
+        stage = self.stages[-1]
+        delattr(self, f"layer{len(self.channels)}")
+        self.channels, self.strides = self.channels[:-1], self.strides[:-1]
+        return stage, None
+
+    def dilate_last(self) -> None:
+        """Keep the stride of the stage before the last one: its 3×3 convolutions look two cells far (DC5)."""
+        for module in self.stages[-1].modules():
+            if isinstance(module, PaddedIdentity):
+                module.stride = 1
+            elif isinstance(module, nn.Conv2d):
+                module.stride = (1, 1)
+                if module.kernel_size == (3, 3):
+                    module.dilation, module.padding = (2, 2), (2, 2)
+        self.strides = [*self.strides[:-1], self.strides[-2]]
+
     def stem(self, x: Tensor) -> Tensor:
         """What comes before the stages."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)

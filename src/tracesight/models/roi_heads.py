@@ -7,8 +7,6 @@ background, index 0. `pred_` is what the network says, `gt_` what the labels say
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -17,16 +15,17 @@ from torch import Tensor, nn
 
 from tracesight.data.batch import Batch, Targets
 from tracesight.models.detections import Detections
-from tracesight.models.initialise import initialise
+from tracesight.models.proposals import Proposals
+from tracesight.models.warped import WarpedRegions
 from tracesight.ops.boxes import clip_boxes
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.deltas import decode, encode
 from tracesight.ops.masks import mask_targets
 from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
 from tracesight.ops.nms import nms
-from tracesight.ops.precision import full_precision
 from tracesight.ops.pyramid import FeatureTable
 from tracesight.ops.roi_align import multilevel_roi_align
+from tracesight.ops.roi_pool import multilevel_roi_pool
 from tracesight.ops.trim import trim, trim_tail
 
 # Fast R-CNN's scale of its regression targets: their standard deviations are about 0.1 and 0.2.
@@ -49,7 +48,7 @@ class RegionSettings:
 
 
 class RegionAlign(nn.Module):
-    """RoIAlign on the levels P2 to P5; no parameters."""
+    """RoIAlign on the level that a region belongs to; no parameters."""
 
     def __init__(self, output_size: int, strides: tuple[int, ...], sampling: int, aligned: bool) -> None:
         super().__init__()
@@ -68,56 +67,16 @@ class RegionAlign(nn.Module):
         )
 
 
-class BoxHead(nn.Module):
-    """Two fully connected layers (FPN, section 4.2)."""
+class RegionPool(nn.Module):
+    """RoIPool (Fast R-CNN, section 2.1) on the level that a region belongs to; no parameters."""
 
-    def __init__(self, channels: int, size: int, width: int) -> None:
+    def __init__(self, output_size: int, strides: tuple[int, ...]) -> None:
         super().__init__()
-        self.fc6, self.fc7 = nn.Linear(channels * size**2, width), nn.Linear(width, width)
-        initialise(self, partial(nn.init.kaiming_uniform_, a=1))
+        self.output_size, self.strides = output_size, strides
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))
-
-
-class BoxPredictor(nn.Module):
-    """Class logits (R, C) and class-specific deltas (R, 4C)."""
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.cls_score, self.bbox_pred = nn.Linear(width, num_classes), nn.Linear(width, num_classes * 4)
-        # Fast R-CNN, section 2.3: standard deviations 0.01 and 0.001.
-        initialise(self.cls_score, partial(nn.init.normal_, std=0.01))
-        initialise(self.bbox_pred, partial(nn.init.normal_, std=0.001))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return full_precision(self.cls_score(x)), full_precision(self.bbox_pred(x))
-
-
-class MaskHead(nn.Sequential):
-    """Four 3×3 convolutions (Mask R-CNN, figure 4, right)."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        widths = [channels, width, width, width, width]
-        super().__init__(
-            *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(inplace=True)) for a, b in pairwise(widths))
-        )
-        initialise(self, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
-
-
-class MaskPredictor(nn.Module):
-    """A transposed convolution that doubles the side, then a mask logit a class."""
-
-    def __init__(self, channels: int, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.conv5_mask = nn.ConvTranspose2d(channels, width, 2, stride=2)
-        self.mask_fcn_logits = nn.Conv2d(width, num_classes, 1)
-        initialise(self.conv5_mask, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
-        # Small, so that the first loss is log 2: fan-out initialisation with two classes would start at three times it.
-        initialise(self.mask_fcn_logits, partial(nn.init.normal_, std=0.001))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return full_precision(self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True)))
+    def forward(self, table: FeatureTable, boxes: Tensor, picture: Tensor) -> Tensor:
+        """(R, channels, output_size, output_size) of boxes (R, 4) that belong to pictures (R,)."""
+        return multilevel_roi_pool(table, boxes, picture, self.strides, output_size=self.output_size)
 
 
 class Sampled(NamedTuple):
@@ -146,16 +105,19 @@ def _of(values: Tensor, index: Tensor) -> Tensor:
 
 
 class RoIHeads(nn.Module):
-    """Box head, and mask head where there is one, over sampled proposals (training) or all of them."""
+    """Box head, and mask head where there is one, over sampled proposals (training) or all of them.
+
+    A mask predictor without a mask head reads what the box head makes of a region before it averages it: C4's.
+    """
 
     def __init__(
         self,
-        box_roi_pool: RegionAlign,
+        box_roi_pool: RegionAlign | RegionPool | WarpedRegions,
         box_head: nn.Module,
         box_predictor: nn.Module,
         settings: RegionSettings,
         *,
-        mask_roi_pool: RegionAlign | None = None,
+        mask_roi_pool: RegionAlign | RegionPool | None = None,
         mask_head: nn.Module | None = None,
         mask_predictor: nn.Module | None = None,
         mask_target_aligned: bool = False,
@@ -168,16 +130,16 @@ class RoIHeads(nn.Module):
         self.levels = len(box_roi_pool.strides)
 
     @torch.no_grad()
-    def sample(self, proposals: Tensor, valid: Tensor, batch: Batch, targets: Targets) -> Sampled:
-        """Choose regions among proposals (N, P, 4) and the objects' own boxes, a quarter of them positive at most."""
+    def sample(self, proposals: Proposals, batch: Batch, targets: Targets) -> Sampled:
+        """Choose regions among proposals and the objects' own boxes, a quarter of them positive at most."""
         s = self.settings
         # The labels' boxes too, or the first steps would have no positives (as in every implementation).
-        boxes = torch.cat((proposals, targets.boxes), dim=1)
+        boxes = torch.cat((proposals.boxes, targets.boxes), dim=1)
         matched, status = match(
             targets.boxes, targets.valid, boxes, high=s.positive_iou, low=s.positive_iou, best_of_each=False
         )
         status = ignore_crowds(status, boxes, targets.boxes, targets.crowd)
-        status = status.masked_fill(~torch.cat((valid, targets.valid), dim=1), -1)
+        status = status.masked_fill(~torch.cat((proposals.valid, targets.valid), dim=1), -1)
         index, chosen = sample(status, batch.keys, "roi", s.batch, s.positive_fraction)
         matched = matched.gather(1, index)
         positive = (status.gather(1, index) == POSITIVE) & chosen
@@ -205,7 +167,7 @@ class RoIHeads(nn.Module):
             "loss_classifier": mean_loss(torch.where(valid, classifier, zero).sum(), count),
             "loss_box_reg": mean_loss(torch.where(valid & (labels > 0), regression, zero).sum(), count),
         }
-        if self.mask_head is not None:
+        if self.mask_predictor is not None:
             losses["loss_mask"] = self.mask_loss(table, sampled, batch, targets)
         return losses
 
@@ -239,16 +201,19 @@ class RoIHeads(nn.Module):
         return mean_loss(torch.where(valid, loss, loss.new_zeros(())).sum(), valid.sum())
 
     def mask_logits(self, table: FeatureTable, boxes: Tensor, picture: Tensor, labels: Tensor) -> Tensor:
-        """Logits (R, 28, 28) of the masks of classes `labels` (R,) over `boxes` (R, 4)."""
-        assert self.mask_roi_pool is not None and self.mask_head is not None and self.mask_predictor is not None
-        logits = self.mask_predictor(self.mask_head(self.mask_roi_pool(table, boxes, picture)))
+        """Logits (R, P, P) of the masks of classes `labels` (R,), or of whatever class, over `boxes` (R, 4)."""
+        assert self.mask_roi_pool is not None and self.mask_predictor is not None
+        regions = self.mask_roi_pool(table, boxes, picture)
+        features = self.box_head.features(regions) if self.mask_head is None else self.mask_head(regions)  # type: ignore[operator]
+        logits = self.mask_predictor(features)
+        if logits.shape[1] == 1:
+            return logits[:, 0]
         return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
     def detect(
         self,
         table: FeatureTable,
-        proposals: Tensor,
-        valid: Tensor,
+        proposals: Proposals,
         sizes: Tensor,
         *,
         max_objects: int | None = None,
@@ -258,7 +223,8 @@ class RoIHeads(nn.Module):
         s = self.settings
         most = s.max_objects if max_objects is None else max_objects
         least = s.score_threshold if score_threshold is None else score_threshold
-        pooled = self.box_roi_pool(table, _rows(proposals), _pictures(valid))
+        boxes, valid, _ = proposals
+        pooled = self.box_roi_pool(table, _rows(boxes), _pictures(valid))
         pred_logits, pred_deltas = self.box_predictor(self.box_head(pooled))
         shape = (*valid.shape, pred_logits.shape[-1])
         # Background is no detection: classes 1 to C-1 of every proposal compete.
@@ -268,12 +234,12 @@ class RoIHeads(nn.Module):
         classes = shape[2] - 1
         row, label = torch.div(candidate, classes, rounding_mode="floor"), candidate % classes + 1
         deltas = _of(pred_deltas.view(shape[0], shape[1] * shape[2], 4), row * shape[2] + label)
-        boxes = clip_boxes(decode(deltas, _of(proposals, row), WEIGHTS), sizes)
+        boxes = clip_boxes(decode(deltas, _of(boxes, row), WEIGHTS), sizes)
         live = live & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= LEAST_SIDE)
         index, kept = nms(boxes, score, label, live, s.nms_iou, most)
         boxes = _of(boxes, index).masked_fill(~kept.unsqueeze(-1), 0.0)
         label = label.gather(1, index).masked_fill(~kept, 0)
-        masks = None if self.mask_head is None else self._masks(table, boxes, label, kept)
+        masks = None if self.mask_predictor is None else self._masks(table, boxes, label, kept)
         return Detections(boxes, score.gather(1, index).masked_fill(~kept, 0.0), label, kept, masks)
 
     def _masks(self, table: FeatureTable, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:

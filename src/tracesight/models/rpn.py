@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from tracesight.data.batch import Batch, Targets
 from tracesight.models.anchors import AnchorGrid, anchor_grid, anchors_at, cell_anchors
+from tracesight.models.box_heads import conv_block
 from tracesight.models.initialise import initialise
+from tracesight.models.proposals import Proposals
 from tracesight.ops.boxes import clip_boxes
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.deltas import decode, encode
@@ -47,11 +49,11 @@ class ProposalSettings:
 
 
 class RPNHead(nn.Module):
-    """A 3×3 convolution, then objectness and deltas of the anchors of each cell."""
+    """3×3 convolutions, one in the paper, then objectness and deltas of the anchors of each cell."""
 
-    def __init__(self, channels: int, anchors: int) -> None:
+    def __init__(self, channels: int, anchors: int, convolutions: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)))
+        self.conv = nn.Sequential(*(conv_block(channels, channels, None) for _ in range(convolutions)))
         self.cls_logits = nn.Conv2d(channels, anchors, 1)
         self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
         initialise(self, partial(nn.init.normal_, std=0.01))
@@ -80,13 +82,14 @@ class RegionProposalNetwork(nn.Module):
         anchor_ratios: tuple[float, ...],
         levels: int,
         settings: ProposalSettings,
+        convolutions: int = 1,
     ) -> None:
         super().__init__()
         if len(anchor_sizes) != levels:
             raise ValueError(f"anchor_sizes has {len(anchor_sizes)} levels; the backbone has {levels}")
         if len({len(sizes) for sizes in anchor_sizes}) != 1:
             raise ValueError("anchor_sizes must have equally many sizes at every level: the head is shared by all")
-        self.head = RPNHead(channels, len(anchor_sizes[0]) * len(anchor_ratios))
+        self.head = RPNHead(channels, len(anchor_sizes[0]) * len(anchor_ratios), convolutions)
         self.settings = settings
         cells = torch.stack([cell_anchors(tuple(sizes), anchor_ratios) for sizes in anchor_sizes])
         self.register_buffer("cells", cells, persistent=False)
@@ -97,19 +100,17 @@ class RegionProposalNetwork(nn.Module):
 
     def forward(
         self, features: list[Tensor], batch: Batch, targets: Targets | None
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Proposals (N, P, 4), best first, their valid (N, P), and the losses (empty without targets)."""
+    ) -> tuple[Proposals, dict[str, Tensor]]:
+        """Proposals, and the losses (empty without targets)."""
         grid = self.grid(features, batch.images)
         logits, deltas = self.head(features)
-        proposals, valid = self.propose(grid, logits, deltas, batch.sizes, train=targets is not None)
+        proposals = self.propose(grid, logits, deltas, batch.sizes, train=targets is not None)
         losses: dict[str, Tensor] = {}
         if targets is not None:
             losses = self.losses(every_anchor(grid, logits), logits, deltas, batch, targets)
-        return proposals, valid, losses
+        return proposals, losses
 
-    def propose(
-        self, grid: AnchorGrid, logits: Tensor, deltas: Tensor, sizes: Tensor, *, train: bool
-    ) -> tuple[Tensor, Tensor]:
+    def propose(self, grid: AnchorGrid, logits: Tensor, deltas: Tensor, sizes: Tensor, *, train: bool) -> Proposals:
         """The best anchors of each level, moved, limited to their picture, and freed of near-duplicates."""
         # No gradient goes through coordinates. Not by no_grad, whose switch an export cannot hold together with NMS.
         logits, deltas = logits.detach(), deltas.detach()
@@ -138,7 +139,8 @@ class RegionProposalNetwork(nn.Module):
         if not train:
             # In training a region's place decides whether it is drawn: it must not hang on the batch's other pictures.
             live, kept = trim_tail(live, kept)
-        return box.gather(1, kept.unsqueeze(-1).expand(-1, -1, 4)), live
+        scores = score.gather(1, kept).masked_fill(~live, 0.0)
+        return Proposals(box.gather(1, kept.unsqueeze(-1).expand(-1, -1, 4)), live, scores)
 
     def sample(self, anchors: Tensor, batch: Batch, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Anchors to train on: index (N, B) into A, valid, positive (N, B) and the object matched (N, B)."""

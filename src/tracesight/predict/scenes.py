@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tracesight.bundle import UNUSED, Bundle
-from tracesight.data.batch import STRIDE, predict_batch
+from tracesight.data.batch import STRIDE, moved, predict_batch
 from tracesight.data.pictures import open_picture
 from tracesight.data.transforms import resized_size
 from tracesight.errors import PartialFailure, UserError
@@ -188,7 +188,7 @@ def _group(call: _Call, reads: list[_Read]) -> Iterator[Scene]:
     """Scenes of pictures that are padded to one size."""
     prepared = call.bundle.preprocessing
     batch = predict_batch([read.pixels for read in reads], prepared["image_size"], prepared["max_size"])
-    batch = type(batch)(*(tensor.to(call.device) for tensor in batch))
+    batch = moved(batch, call.device)
     # The model keeps scores above its limit, a scene those from the limit up.
     floor = max(0.0, float(np.nextafter(np.float32(call.threshold), np.float32(-1))))
     model = call.bundle.model

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tracesight.data.batch import Batch, ImageTargets, Loaded, Targets
+from tracesight.data.batch import Batch, ImageTargets, Loaded, Targets, moved
 from tracesight.errors import UserError
 from tracesight.models.build import CATALOGUE, build
 from tracesight.models.pixels import pixel_statistics, remember_pixels
@@ -85,7 +85,7 @@ def save_replay(
             "config": json.loads(json.dumps(config, default=str)),
             "spec": json.loads(json.dumps(spec)),
             "model": {name: _kept(tensor) for name, tensor in model_state.items()},
-            "batch": {name: _kept(tensor) for name, tensor in loaded.batch._asdict().items()},
+            "batch": {name: c if c is None else _kept(c) for name, c in loaded.batch._asdict().items()},
             "targets": loaded.targets and {name: _kept(tensor) for name, tensor in loaded.targets._asdict().items()},
             "indices": [int(index) for index in loaded.indices],
             "original_sizes": [(int(height), int(width)) for height, width in loaded.original_sizes],
@@ -215,9 +215,8 @@ def _losses(model: nn.Module, loaded: Loaded, config: dict[str, Any]) -> dict[st
 
 
 def _loaded(held: dict[str, Any], device: torch.device) -> Loaded:
-    batch = Batch(**{name: tensor.to(device) for name, tensor in held["batch"].items()})
-    kept = held["targets"] and {name: tensor.to(device) for name, tensor in held["targets"].items()}
-    targets = kept and (ImageTargets(**kept) if "shares" in kept else Targets(**kept))
+    batch, kept = moved(Batch(**held["batch"]), device), held["targets"]
+    targets = kept and moved(ImageTargets(**kept) if "shares" in kept else Targets(**kept), device)
     return Loaded(batch, targets, list(held["indices"]), [(h, w) for h, w in held["original_sizes"]])
 
 

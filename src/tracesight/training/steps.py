@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tracesight.data.batch import Loaded
+from tracesight.data.batch import Loaded, moved
 from tracesight.errors import Interrupted
 from tracesight.training import fit, liveness
 from tracesight.training.ema import update_ema
@@ -105,11 +105,10 @@ def to_device(loaded: Loaded, device: torch.device) -> Loaded:
     """The batch with its tensors on `device`, copied without waiting; on the CPU the batch itself."""
     if device.type == "cpu":
         return loaded
-    batch = type(loaded.batch)(*(tensor.to(device, non_blocking=True) for tensor in loaded.batch))
     targets = loaded.targets
     if targets is not None:
-        targets = type(targets)(*(tensor.to(device, non_blocking=True) for tensor in targets))
-    return loaded._replace(batch=batch, targets=targets)
+        targets = moved(targets, device, non_blocking=True)
+    return loaded._replace(batch=moved(loaded.batch, device, non_blocking=True), targets=targets)
 
 
 def _step(run: Run, norm: Tensor) -> None:
@@ -159,7 +158,7 @@ def _between(loaded: Loaded, begin: int, end: int) -> Loaded:
     """The pictures from `begin` to `end`; masks stay in the one flat buffer, to which the offsets point."""
     if end - begin == len(loaded.indices):
         return loaded
-    batch = type(loaded.batch)(*(tensor[begin:end] for tensor in loaded.batch))
+    batch = type(loaded.batch)(*(c if c is None else c[begin:end] for c in loaded.batch))
     targets = loaded.targets
     if targets is not None:
         rows = {name: tensor[begin:end] for name, tensor in targets._asdict().items() if name != "mask_pixels"}

@@ -95,7 +95,7 @@ def results_of_all(
 
 def kinds_of(model: nn.Module) -> tuple[str, ...]:
     """ "bbox", and "segm" if the model draws masks; the last one is the one that counts."""
-    masks = any(name.startswith("roi_heads.mask_head.") for name, _ in model.named_parameters())
+    masks = any(name.startswith("roi_heads.mask_predictor.") for name, _ in model.named_parameters())
     return ("bbox", "segm") if masks else ("bbox",)
 
 
