@@ -70,8 +70,8 @@ COUNTED = {
 DETECTORS = {"faster_rcnn_resnet50_fpn": 41_755_286, "mask_rcnn_resnet50_fpn": 44_401_393}
 # With batch norm in the backbone too, as torchvision has it there.
 V2 = {"faster_rcnn_resnet50_fpn_v2": 43_712_278, "mask_rcnn_resnet50_fpn_v2": 46_359_409}
-BODIES = [name.removeprefix("faster_rcnn_").removesuffix("_dc5") for name in CATALOGUE if name.endswith("_dc5")]
-BODIES = [name for name in BODIES if name in CATALOGUE]
+C4 = ("faster_rcnn_", "_c4")
+BODIES = [n.removeprefix(C4[0]).removesuffix(C4[1]) for n in CATALOGUE if n.startswith(C4[0]) and n.endswith(C4[1])]
 
 
 def parameters(model: nn.Module) -> int:

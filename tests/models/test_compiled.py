@@ -154,7 +154,7 @@ def test_nothing_is_read_from_a_device():
             return pretend.from_tensor(value.detach()).to("cuda")
 
         state = {name: moved(value) for name, value in (*model.named_parameters(), *model.named_buffers())}
-        batch, targets = Batch(*map(moved, batch)), Targets(*map(moved, targets))
+        batch, targets = Batch(*map(moved, batch[:3])), Targets(*map(moved, targets))
         losses = torch.func.functional_call(model, state, (batch, targets))
         found = torch.func.functional_call(model, state, (batch,))
         assert {value.device.type for value in (*losses.values(), *found)} == {"cuda"}

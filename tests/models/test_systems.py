@@ -143,7 +143,7 @@ def test_a_crop_is_the_region_and_what_lies_around_it():
     # 16 pixels over 8 cells: a cell is 2 pixels wide, and 2 cells of context are 4 pixels.
     assert torch.allclose(crops[0, 0, 5], torch.arange(12.0, 36, 2) + 0.5)
     assert (crops[1, 0, :, :2] == 0).all()
-    assert (crops[1, 0, :2] == 0).all()
+    assert (crops[1, 0, :1] == 0).all()  # within a pixel of the picture, RoIAlign goes on with its border
     assert torch.allclose(crops[1, 0, 5, 2:], torch.arange(0.0, 20, 2) + 0.5)
 
 
@@ -156,8 +156,11 @@ def test_features_of_a_frozen_network_are_computed_once_and_are_the_same(monkeyp
     calls = []
     monkeypatch.setattr(regions, "_features", lambda crops: calls.append(len(crops)))
     # In training as in prediction, in any company, and with gradients for the layers after it.
+    turned = batch._replace(
+        proposals=batch.proposals[:, :-1].flip(1), proposals_valid=batch.proposals_valid[:, :-1].flip(1)
+    )
     with torch.inference_mode():
-        again = model(batch._replace(proposals=batch.proposals.flip(1), proposals_valid=batch.proposals_valid.flip(1)))
+        again = model(turned)
         assert all(torch.equal(one, other) for one, other in zip(model(batch)[:4], first[:4]))
     assert torch.equal(again.scores, first.scores)
     assert not calls

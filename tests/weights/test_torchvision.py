@@ -156,7 +156,7 @@ def test_conventions_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_published_digests_are_those_in_torchvisions_own_file_names() -> None:
     names = [name for name, entry in CATALOGUE.items() if entry.task == "classify" and "torchvision" in entry.weights]
-    names += ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"]
+    names += [f"{kind}rcnn_resnet50_fpn{version}" for kind in ("faster", "mask") for version in ("", "_v2")]
     urls = [weights.url for name in names for weights in torchvision.models.get_model_weights(name)]
     assert len(names) >= 7
     assert {url.rsplit("-", 1)[1].removesuffix(".pth") for url in urls} <= set(source.PUBLISHED)

@@ -8,6 +8,7 @@ from tracesight.cli.data_check import check
 from tracesight.cli.data_convert import convert
 from tracesight.cli.data_diff import diff
 from tracesight.cli.data_manifest import manifest
+from tracesight.cli.data_propose import propose
 from tracesight.cli.data_split import split
 
 app = typer.Typer(help="Check, convert, split and describe labelled pictures.", rich_markup_mode=None)
@@ -23,3 +24,4 @@ app.command("convert")(convert)
 app.command("manifest")(manifest)
 app.command("split")(split)
 app.command("diff")(diff)
+app.command("propose")(propose)

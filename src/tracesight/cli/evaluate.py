@@ -29,6 +29,16 @@ def evaluate(
     views: Annotated[
         str, typer.Option(help="How a classifier sees a picture: center, ten-crop, or multi-scale (slower, better).")
     ] = "center",
+    proposals: Annotated[
+        Path | None,
+        typer.Option(help="Where R-CNN and Fast R-CNN look: a file of `data propose`. Default: selective search."),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=32, help="Look at tiles of this side, in pixels. Default: as the bundle learnt.")
+    ] = None,
+    tile_overlap: Annotated[
+        float, typer.Option(min=0, max=0.95, help="Share of a tile that its neighbour shows too.")
+    ] = 0.2,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -42,11 +52,14 @@ def evaluate(
     from tracesight.bundle import load
     from tracesight.cli.show import note, progress
     from tracesight.data.kinds import check_codes
+    from tracesight.data.one_class import one_class
+    from tracesight.data.proposals import read_proposals
+    from tracesight.data.tiles import Tiling
     from tracesight.errors import UserError
     from tracesight.training.prepare import checked
     from tracesight.training.progress import Display
     from tracesight.training.ranks import joined, of_first
-    from tracesight.training.validate import results_of_all
+    from tracesight.training.validate import of_proposer, results_of_all
 
     with joined(device) as (ranks, place):
         model = load(bundle)
@@ -59,11 +72,17 @@ def evaluate(
         dataset = changed.get("data", dataset)
         for line in notes:
             display.say(f"note: {line}")
+        dataset = one_class(dataset) if of_proposer(model) else dataset
         options = {"device": place, "precision": precision}
         with progress("evaluate", len(dataset), quiet=not ranks.first) as advance:
             if model.task == "classify":
                 found = _scores(model, dataset, ranks, lambda _: advance(), views=views, **options)
             else:
+                given = None if proposals is None else read_proposals(proposals)
+                options |= of_proposer(model) | {
+                    "proposals": given,
+                    "tiling": None if tile is None else Tiling(tile, tile_overlap),
+                }
                 found = results_of_all(model, dataset, ranks, lambda _: advance(), **options)
         of_first(ranks, lambda: _score(model, dataset, found, out, as_json))
 
@@ -84,6 +103,7 @@ def _score(model: Bundle, dataset: Dataset, found: Any, out: Path | None, as_jso
     from tracesight import evaluation
     from tracesight.cli.show import note, print_json
     from tracesight.lineage.record import pictures_of_category
+    from tracesight.models.proposals import proposes_only
     from tracesight.scene.values import write_whole
 
     if model.task == "classify":
@@ -97,6 +117,8 @@ def _score(model: Bundle, dataset: Dataset, found: Any, out: Path | None, as_jso
             kinds=("bbox", "segm") if model.task == "segment" else ("bbox",),
             train_pictures=pictures_of_category(model.lineage),
         )
+        if proposes_only(model.model):
+            metrics["proposals"] = evaluation.proposal_recall(found or [], dataset)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         if model.task != "classify":

@@ -22,6 +22,16 @@ def predict(
     views: Annotated[
         str, typer.Option(help="How a classifier sees a picture: center, ten-crop, or multi-scale (slower, better).")
     ] = "center",
+    proposals: Annotated[
+        Path | None,
+        typer.Option(help="Where R-CNN and Fast R-CNN look: a file of `data propose`. Default: selective search."),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=32, help="Look at tiles of this side, in pixels. Default: as the bundle learnt.")
+    ] = None,
+    tile_overlap: Annotated[
+        float, typer.Option(min=0, max=0.95, help="Share of a tile that its neighbour shows too.")
+    ] = 0.2,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures read at a time.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
@@ -36,6 +46,8 @@ def predict(
     from tracesight import predict as prediction
     from tracesight.bundle import load
     from tracesight.cli.show import note, print_json, progress
+    from tracesight.data.proposals import read_proposals
+    from tracesight.data.tiles import Tiling
     from tracesight.training.precision import choose_device
 
     model = load(bundle)
@@ -51,6 +63,8 @@ def predict(
             batch_size=batch_size,
             precision=precision,
             views=views,
+            tiling=None if tile is None else Tiling(tile, tile_overlap),
+            proposals=None if proposals is None else read_proposals(proposals),
             progress=lambda _: advance(),
         )
     for failure in done.failures:

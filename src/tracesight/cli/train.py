@@ -43,7 +43,7 @@ def train(
     from tracesight import evaluation
     from tracesight.cli.show import print_json
     from tracesight.errors import UserError
-    from tracesight.recipes import classify, detect
+    from tracesight.recipes import alternate, classify, detect
     from tracesight.training.config import resolve
 
     if task not in ("classify", "detect", "segment"):
@@ -57,7 +57,8 @@ def train(
         metrics = classify.train(resolve(classify.Config, preset, config, keys), place, out, **options)
     else:
         resolved = detect.for_task(resolve(detect.Config, preset, config, keys), task)
-        metrics = detect.train(resolved, place, out, **options)
+        recipe = alternate if resolved.training == "alternating" else detect
+        metrics = recipe.train(resolved, place, out, **options)
     if os.environ.get("RANK", "0") != "0":
         return  # the first rank tells
     if as_json:

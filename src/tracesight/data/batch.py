@@ -7,7 +7,7 @@ padded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -82,10 +82,7 @@ class Loaded(NamedTuple):
     original_sizes: list[tuple[int, int]]
 
 
-T = TypeVar("T", Batch, Targets)
-
-
-def moved(columns: T, device: torch.device | str, *, non_blocking: bool = False) -> T:
+def moved(columns: Any, device: torch.device | str, *, non_blocking: bool = False) -> Any:
     """A batch or targets on a device."""
     return type(columns)(*(c if c is None else c.to(device, non_blocking=non_blocking) for c in columns))
 
@@ -107,19 +104,37 @@ def collate(
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")
-    return _batch([sample.image for sample in samples], keys), _targets(samples, with_masks)
+    given = [sample.proposals for sample in samples if sample.proposals is not None]
+    if given and len(given) < len(samples):
+        raise ValueError("some samples have proposals and some have none")
+    return _batch([sample.image for sample in samples], keys, given), _targets(samples, with_masks)
 
 
-def predict_batch(images: Sequence[np.ndarray], image_size: int, max_size: int | None = None) -> Batch:
-    """Pictures (H, W, C), uint8 or float32 in 0–1, of any size, each resized as `eval_transform` does; keys are 0."""
-    resized = []
-    for image in images:
+def predict_batch(
+    images: Sequence[np.ndarray],
+    image_size: int,
+    max_size: int | None = None,
+    proposals: Sequence[np.ndarray] = (),
+) -> Batch:
+    """Pictures (H, W, C), uint8 or float32 in 0–1, of any size, each resized as `eval_transform` does; keys are 0.
+
+    proposals: (p, 4) of each, in pixels of the picture as it is; none for a model that finds its own.
+    """
+    resized, scaled = [], []
+    for row, image in enumerate(images):
         height, width = image.shape[:2]
-        resized.append(resize(image, resized_size(height, width, image_size, max_size)))
-    return _batch(resized, np.zeros((len(images), 2), np.int64))
+        size = resized_size(height, width, image_size, max_size)
+        resized.append(resize(image, size))
+        if len(proposals):
+            scaled.append(proposals[row] * np.array([size[1] / width, size[0] / height] * 2, np.float32))
+    return _batch(resized, np.zeros((len(images), 2), np.int64), scaled)
 
 
-def _batch(images: Sequence[np.ndarray], keys: Sequence[tuple[int, int]] | np.ndarray) -> Batch:
+def _batch(
+    images: Sequence[np.ndarray],
+    keys: Sequence[tuple[int, int]] | np.ndarray,
+    proposals: Sequence[np.ndarray] = (),
+) -> Batch:
     import torch
 
     sizes = np.array([image.shape[:2] for image in images], np.int64)
@@ -134,7 +149,17 @@ def _batch(images: Sequence[np.ndarray], keys: Sequence[tuple[int, int]] | np.nd
             np.divide(image[..., channel], unit, out=place[:h, :w, channel])
     # (N, H, W, C) seen as (N, C, H, W) is what torch calls channels last: nothing is copied.
     planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    return Batch(planes, torch.from_numpy(sizes), torch.from_numpy(np.array(keys, np.int64).reshape(-1, 2)))
+    given = map(torch.from_numpy, _padded(proposals)) if len(proposals) else (None, None)
+    return Batch(planes, torch.from_numpy(sizes), torch.from_numpy(np.array(keys, np.int64).reshape(-1, 2)), *given)
+
+
+def _padded(proposals: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, P, 4) float32 and which of them are there (N, P), P as `padded_count` has it."""
+    most = padded_count(max(map(len, proposals)))
+    boxes, valid = np.zeros((len(proposals), most, 4), np.float32), np.zeros((len(proposals), most), np.bool_)
+    for row, some in enumerate(proposals):
+        boxes[row, : len(some)], valid[row, : len(some)] = some, True
+    return boxes, valid
 
 
 def _targets(samples: Sequence[Sample], with_masks: bool) -> Targets:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +86,30 @@ def ordered_batches(
 
 
 def training_batches(
-    dataset: Dataset, *, transform: Transform, with_masks: bool = True, channels: int = 3, **order_of_draws: Any
+    dataset: Dataset,
+    *,
+    transform: Transform,
+    with_masks: bool = True,
+    channels: int = 3,
+    proposals: Mapping[Path, np.ndarray] | None = None,
+    **order_of_draws: Any,
 ) -> Generator[Loaded, None, None]:
     """`shuffled_batches` of pictures and their objects, made by `DetectionBatches`; the rest are its arguments."""
-    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels)
+    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels, proposals)
     return shuffled_batches(dataset, make, **order_of_draws)
 
 
 def validation_batches(
-    dataset: Dataset, *, transform: Transform, with_masks: bool = True, channels: int = 3, **order_of_draws: Any
+    dataset: Dataset,
+    *,
+    transform: Transform,
+    with_masks: bool = True,
+    channels: int = 3,
+    proposals: Mapping[Path, np.ndarray] | None = None,
+    **order_of_draws: Any,
 ) -> Generator[Loaded, None, None]:
     """`ordered_batches` of pictures and their objects, likewise."""
-    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels)
+    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels, proposals)
     return ordered_batches(dataset, make, **order_of_draws)
 
 
@@ -106,7 +118,8 @@ class DetectionBatches:
     """Pictures with their objects, each transformed by its own random numbers, padded to one size.
 
     labels: detector label by category id. source: what holds the labels. channels: of the pictures, as in
-    `open_picture`. Raises UserError if a picture cannot be read, or an annotation's mask does not fit it, naming it.
+    `open_picture`. proposals: boxes (p, 4) of each picture, by its path. Raises UserError if a picture cannot be read,
+    or an annotation's mask does not fit it, naming it.
     """
 
     labels: Mapping[int, int]
@@ -114,11 +127,14 @@ class DetectionBatches:
     transform: Transform
     with_masks: bool = True
     channels: int = 3
+    proposals: Mapping[Path, np.ndarray] | None = None
 
     def __call__(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Batch, Targets]:
         samples = []
         for record, (seed, draw) in zip(records, keys.tolist()):
             sample = load_sample(record, self.labels, self.with_masks, self.channels)
+            if self.proposals is not None:
+                sample = replace(sample, proposals=self.proposals[record.path])
             try:
                 samples.append(self.transform(sample, generator(seed, draw, "augment")))
             except ValueError as error:

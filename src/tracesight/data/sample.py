@@ -39,6 +39,7 @@ class Sample:
         where masks are not learned.
     mask_boxes: (n, 4) float32, the box in pixels of `image` that each crop spans. It may reach outside the picture,
         where the picture was cut after the mask was drawn. The object's box where there is no crop.
+    proposals: (p, 4) float32, where an object may be, in pixels of `image`, best first; None where none are given.
     """
 
     image: np.ndarray
@@ -47,6 +48,7 @@ class Sample:
     crowd: np.ndarray
     masks: tuple[np.ndarray | Undecoded, ...] | None
     mask_boxes: np.ndarray
+    proposals: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:

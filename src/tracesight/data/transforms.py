@@ -20,6 +20,7 @@ Window = tuple[int, int, int, int]
 # An object that the edge cuts is dropped where less of it is left: pixels of the new picture, or share of the object.
 MIN_VISIBLE_PIXELS = 6.0
 MIN_VISIBLE_SHARE = 0.02
+MIN_PROPOSAL_SIDE = 1.0  # pixels of the new picture, of what the edge leaves of a proposal
 LARGE_SCALES = (0.1, 2.0)  # of `large_scale_jitter`, as published
 
 _DRAWS = 10  # numbers of one picture: its scale, the place of the cut (2), flips and transposition (3), colours (4)
@@ -95,12 +96,15 @@ def _unit(image: np.ndarray) -> np.ndarray:
     return image / np.float32(255) if image.dtype == np.uint8 else image
 
 
-def resize_crop(sample: Sample, size: tuple[int, int], window: Window | None = None) -> Sample:
+def resize_crop(
+    sample: Sample, size: tuple[int, int], window: Window | None = None, *, seam: float | None = None
+) -> Sample:
     """Resize the picture to `size` and keep `window` of it, without computing the rest or decoding masks outside.
 
     Crops of masks stay whole and at their own resolution; `mask_boxes` says where they now lie. An object that the
     window cuts gets the box of what remains visible of its mask, or of its box where it has none, and is dropped where
     too little remains (`MIN_VISIBLE_PIXELS`, `MIN_VISIBLE_SHARE`). Crowds are kept as long as any of them is inside.
+    seam: of which less than this share remains becomes a region to ignore, like a crowd; None: nothing does.
     """
     window = window or (0, 0, *size)
     top, left, height, width = window
@@ -111,15 +115,33 @@ def resize_crop(sample: Sample, size: tuple[int, int], window: Window | None = N
     inside = np.flatnonzero((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
     sample, whole, clipped = decoded(sample.select(inside)), whole[inside], clipped[inside]
     mask_boxes = sample.mask_boxes * scale - offset
-    keep = np.ones(len(clipped), np.bool_)
+    keep, ignored = np.ones(len(clipped), np.bool_), np.zeros(len(clipped), np.bool_)
     for i in np.flatnonzero((np.abs(whole - clipped) > _EDGE).any(axis=1) & ~sample.crowd):
         crop = _NO_CROP if sample.masks is None else sample.masks[i]
         visible = _visible(crop, mask_boxes[i], height, width)  # type: ignore[arg-type]
         box, pixels, share = visible or (clipped[i], _area(clipped[i]), _area(clipped[i]) / _area(whole[i]))
+        if seam is not None and share < seam:
+            ignored[i] = True  # all of the box that may be of it, not only what its mask shows
+            continue
         keep[i] = pixels >= MIN_VISIBLE_PIXELS and share >= MIN_VISIBLE_SHARE
         clipped[i] = box
+    if ignored.any():
+        masks = sample.masks
+        if masks is not None:
+            masks = tuple(_NO_CROP if none else mask for mask, none in zip(masks, ignored))
+        sample = replace(sample, crowd=sample.crowd | ignored, masks=masks)
     image = resize_window(sample.image, size, window)
-    sample = replace(sample, image=image, boxes=clipped.astype(np.float32), mask_boxes=mask_boxes.astype(np.float32))
+    proposals = sample.proposals
+    if proposals is not None:
+        proposals = np.clip(proposals * scale - offset, 0, limit).astype(np.float32)
+        proposals = proposals[(proposals[:, 2:] - proposals[:, :2] >= MIN_PROPOSAL_SIDE).all(axis=1)]
+    sample = replace(
+        sample,
+        proposals=proposals,
+        image=image,
+        boxes=clipped.astype(np.float32),
+        mask_boxes=mask_boxes.astype(np.float32),
+    )
     return sample if keep.all() else sample.select(np.flatnonzero(keep))
 
 
@@ -181,7 +203,7 @@ def _mirrored(sample: Sample, axis: int) -> Sample:
     masks = None if sample.masks is None else tuple(np.flip(mask, axis) for mask in sample.masks)  # type: ignore[arg-type]
     return replace(
         sample, image=np.flip(sample.image, axis), boxes=boxes(sample.boxes), masks=masks,
-        mask_boxes=boxes(sample.mask_boxes),
+        mask_boxes=boxes(sample.mask_boxes), proposals=None if sample.proposals is None else boxes(sample.proposals),
     )  # fmt: skip
 
 
@@ -192,6 +214,7 @@ def transpose(sample: Sample) -> Sample:
     return replace(
         sample, image=sample.image.transpose(1, 0, 2), boxes=sample.boxes[:, swap], masks=masks,
         mask_boxes=sample.mask_boxes[:, swap],
+        proposals=None if sample.proposals is None else sample.proposals[:, swap],
     )  # fmt: skip
 
 

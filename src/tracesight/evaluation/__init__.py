@@ -5,6 +5,7 @@ from __future__ import annotations
 from tracesight.evaluation.classify import best_temperature, evaluate_classes
 from tracesight.evaluation.coco import evaluate
 from tracesight.evaluation.frequency import frequency_groups, training_pictures
+from tracesight.evaluation.recall import proposal_recall
 from tracesight.evaluation.table import table
 from tracesight.evaluation.thresholds import at_threshold, operating_threshold
 
@@ -15,6 +16,7 @@ __all__ = [
     "evaluate_classes",
     "frequency_groups",
     "operating_threshold",
+    "proposal_recall",
     "table",
     "training_pictures",
 ]

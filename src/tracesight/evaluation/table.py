@@ -53,6 +53,9 @@ def table(metrics: Mapping[str, Any], *, width: int = 100, colour: bool = False)
             console.print(_overall(metrics, kinds))
         for kind in kinds:
             console.print(_classes(metrics, kind))
+        if "proposals" in metrics:
+            shown = "  ".join(f"{name} {figure(value)}" for name, value in metrics["proposals"].items())
+            console.print(f"proposals: {shown}", markup=False)
         if "image" in metrics:
             for part in _whole(metrics["image"]):
                 console.print(part)

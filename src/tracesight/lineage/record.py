@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 FORMAT = 1
+_OF_HOST = ("workers", "device", "proposals")
 _PACKAGES = ("tracesight", "torch", "torchvision", "numpy", "pillow", "faster-coco-eval")
 
 
@@ -21,6 +22,7 @@ def run_record(
     steps: int,
     seconds: float,
     notes: tuple[str, ...] = (),
+    proposals: str | None = None,
 ) -> dict[str, Any]:
     """A JSON-able record of one training run.
 
@@ -28,11 +30,13 @@ def run_record(
 
     Args:
         recipe: name of the recipe.
-        config: the resolved configuration, the seed among it; `workers` and `device` are the host's: left out.
+        config: the resolved configuration, the seed among it; `workers`, `device` and the path of
+            `proposals` are the host's: left out.
         data: split → digest and counts, as `split_record` gives them.
         init: digest of the bundle that the weights came from, None for random weights.
         steps: updates made.
         seconds: time spent.
+        proposals: digest of the file that the proposals came from; None where the model finds its own.
         notes: what was found and mended or decided while reading the data.
     """
     return {
@@ -41,9 +45,10 @@ def run_record(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "seed": config.get("seed"),
-        "config": {key: value for key, value in config.items() if key not in ("workers", "device")},
+        "config": {key: value for key, value in config.items() if key not in _OF_HOST},
         "data": {name: dict(split) for name, split in data.items()},
         "init": init,
+        **({} if proposals is None else {"proposals": proposals}),
         "steps": steps,
         "seconds": round(seconds, 1),
         "notes": list(notes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,7 +96,7 @@ def _systems(
     task: str = "detect",
     classes: int = 91,
     paper: str,
-    bodies: dict[str, Callable[..., nn.Module]] = _RESNETS,
+    bodies: Mapping[str, Callable[..., nn.Module]] = _RESNETS,
     torchvision: bool = False,
     **args: Any,
 ) -> dict[str, Entry]:

@@ -43,6 +43,11 @@ class GivenProposals(nn.Module):
         return Proposals(boxes, valid, (1 - rank / max(valid.shape[1], 1)) * valid), {}
 
 
+def proposes_only(model: nn.Module) -> bool:
+    """Whether the model is a region proposal network alone: what it finds are proposals, of no category."""
+    return isinstance(getattr(model, "roi_heads", None), ProposalsAlone)
+
+
 class ProposalsAlone(nn.Module):
     """No second stage: the proposals are the detections, all of the one class "object". No parameters."""
 
@@ -52,8 +57,8 @@ class ProposalsAlone(nn.Module):
         super().__init__()
         self.settings = settings
 
-    def sample(self, proposals: Proposals, batch: Batch, targets: Targets) -> None:
-        """Nothing trains on regions."""
+    def sample(self, proposals: Proposals, batch: Batch, targets: Targets) -> Any:
+        """None: nothing trains on regions."""
 
     def losses(self, *_: Any) -> dict[str, Tensor]:
         """None."""

@@ -59,11 +59,8 @@ class WarpedRegions(nn.Module):
         learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.body.parameters())
         if learns:
             return self._features(self.warp(table, boxes, picture))
-        features = [
-            self._known(self.warp(table, *part), part[0].shape[0])
-            for part in zip(boxes.split(AT_A_TIME), picture.split(AT_A_TIME))
-        ]
-        return torch.cat(features) if features else boxes.new_zeros(0, self.body.channels[-1])
+        parts = zip(boxes.split(AT_A_TIME), picture.split(AT_A_TIME))
+        return torch.cat([self._known(self.warp(table, *part)) for part in parts])
 
     def warp(self, table: FeatureTable, boxes: Tensor, picture: Tensor) -> Tensor:
         """Crops (R, C, S, S): the region fills all but `context` pixels on each side."""
@@ -81,9 +78,13 @@ class WarpedRegions(nn.Module):
         count = crops.shape[0]
         return self._features(torch.nn.functional.pad(crops, (0, 0) * 3 + (0, AT_A_TIME - count)))[:count]
 
-    def _known(self, crops: Tensor, count: int) -> Tensor:
-        """Features (count, F) of crops, those that were seen before from memory."""
-        if not may_read(crops) or any(parameter.requires_grad for parameter in self.body.parameters()):
+    def _known(self, crops: Tensor) -> Tensor:
+        """Features (R, F) of at most `AT_A_TIME` crops, those that were seen before from memory."""
+        if (
+            not crops.shape[0]
+            or not may_read(crops)
+            or any(parameter.requires_grad for parameter in self.body.parameters())
+        ):
             return self._filled(crops)
         tensors = (tensor for tensor in self.body.state_dict().values() if not tensor.is_inference())
         weights = (torch.is_autocast_enabled("cpu"), *((tensor.data_ptr(), tensor._version) for tensor in tensors))

@@ -15,6 +15,8 @@ from PIL import Image
 from tracesight.bundle import UNUSED, Bundle
 from tracesight.data.channels import as_rgb
 from tracesight.data.pictures import open_picture
+from tracesight.data.proposals import ProposalSet, Source
+from tracesight.data.tiles import Tiling
 from tracesight.errors import UserError
 from tracesight.predict.scenes import Failure, scenes
 from tracesight.scene import Scene, write_categories_csv, write_csv
@@ -45,6 +47,8 @@ def dataset_results(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
     precision: str = "fp32",
+    proposals: ProposalSet | Source | None = None,
+    tiling: Tiling | None = None,
     progress: Callable[[Scene], None] | None = None,
 ) -> list[dict[str, Any]]:
     """COCO results for every picture of a dataset: `image_id` is the record's id, `category_id` the dataset's.
@@ -64,7 +68,10 @@ def dataset_results(
     results: list[dict[str, Any]] = []
     ids = (record.id for record in dataset)
     paths = (record.path for record in dataset)
-    for image_id, item in zip(ids, scenes(bundle, paths, threshold, max_objects, device, batch_size, precision)):
+    stream = scenes(
+        bundle, paths, threshold, max_objects, device, batch_size, precision, proposals=proposals, tiling=tiling
+    )  # fmt: skip
+    for image_id, item in zip(ids, stream):
         if isinstance(item, Failure):
             raise UserError(item.reason)
         for result in item.to_coco(image_id):
@@ -87,6 +94,8 @@ def write(
     batch_size: int | None = None,
     precision: str = "fp32",
     views: str = "center",
+    proposals: ProposalSet | Source | None = None,
+    tiling: Tiling | None = None,
     image_ids: Mapping[str, int] | None = None,
     progress: Callable[[Scene | Failure], None] | None = None,
 ) -> Written:
@@ -102,7 +111,7 @@ def write(
     out = Path(out)
     ids = dict(image_ids) if image_ids is not None else {name: row for row, (_, name) in enumerate(pictures, start=1)}
     paths, classifies = [path for path, _ in pictures], bundle.task == "classify"
-    stream = scenes(bundle, paths, threshold, max_objects, device, batch_size, precision, views)
+    stream = scenes(bundle, paths, threshold, max_objects, device, batch_size, precision, views, proposals, tiling)
     failures: list[Failure] = []
     images: list[dict[str, Any]] = []
     objects = 0

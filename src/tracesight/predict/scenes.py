@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,15 @@ from torch import Tensor, nn
 from tracesight.bundle import UNUSED, Bundle
 from tracesight.data.batch import STRIDE, moved, predict_batch
 from tracesight.data.pictures import open_picture
-from tracesight.data.transforms import resized_size
+from tracesight.data.proposals import ProposalSet, Source
+from tracesight.data.tiles import Tiling
+from tracesight.data.transforms import MIN_PROPOSAL_SIDE, Window, resized_size
 from tracesight.errors import PartialFailure, UserError
 from tracesight.lineage import file_digest
+from tracesight.models.detections import Detections
 from tracesight.ops.paste import mask_runs
+from tracesight.predict.propose import source_of
+from tracesight.predict.tiles import cut_by_seam, merged, tiling_of
 from tracesight.scene import Mask, Picture, Scene, SceneObject
 
 
@@ -44,6 +50,8 @@ def scenes(
     batch_size: int | None = None,
     precision: str = "fp32",
     views: str = "center",
+    proposals: ProposalSet | Source | None = None,
+    tiling: Tiling | None = None,
 ) -> Iterator[Scene | Failure]:
     """One `Scene`, or the `Failure` to read it, for each picture, in order; `pictures` may be endless.
 
@@ -54,7 +62,10 @@ def scenes(
 
     Of a classifier scenes hold the categories of whole pictures, seen as `views` says (`data/whole.py`).
 
-    Raises UserError at once: an argument out of range.
+    proposals: for a model that finds none of its own; None: selective search. tiling: pictures are looked at in tiles,
+    whose objects are put together (`predict/tiles.py`); None: as the bundle was trained.
+
+    Raises UserError at once: an argument out of range, or proposals that are needed and cannot be had.
     """
     threshold = bundle.threshold if threshold is None else float(threshold)
     if not 0 <= threshold <= 1:
@@ -76,7 +87,9 @@ def scenes(
     size = batch_size if batch_size is not None else (1 if place.type == "cpu" else 8)
     if size < 1:
         raise UserError(f"batch_size {size}: need at least 1")
-    call = _Call(bundle, threshold, most, place, precision, digest)
+    call = _Call(
+        bundle, threshold, most, place, precision, digest, source_of(bundle, proposals), tiling or tiling_of(bundle)
+    )
     return _stream(call, pictures, size)
 
 
@@ -120,6 +133,8 @@ class _Call:
     device: torch.device
     precision: str
     digest: str
+    source: Source | None
+    tiling: Tiling | None
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,7 @@ class _Read:
     path: Path
     pixels: np.ndarray  # (H, W, C) uint8, or float32 in 0–1
     sha256: str
+    proposals: np.ndarray | None  # (p, 4) in its own pixels
 
 
 def placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
@@ -144,20 +160,21 @@ def placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
 
 def _stream(call: _Call, pictures: Iterable[str | Path], batch_size: int) -> Iterator[Scene | Failure]:
     call.bundle.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    remaining, channels = iter(pictures), call.bundle.in_channels
+    remaining, channels, source = iter(pictures), call.bundle.in_channels, call.source
     with ThreadPoolExecutor(min(4, batch_size)) as readers:
         # While one window of pictures is being worked on, the next one is read.
-        window = [readers.submit(_read, path, channels) for path in islice(remaining, batch_size)]
+        window = [readers.submit(_read, path, channels, source) for path in islice(remaining, batch_size)]
         while window:
-            following = [readers.submit(_read, path, channels) for path in islice(remaining, batch_size)]
+            following = [readers.submit(_read, path, channels, source) for path in islice(remaining, batch_size)]
             yield from _window(call, [reading.result() for reading in window])
             window = following
 
 
-def _read(path: str | Path, channels: int) -> _Read | Failure:
+def _read(path: str | Path, channels: int, source: Source | None = None) -> _Read | Failure:
     path = Path(path)
     try:
-        return _Read(path, open_picture(path, channels), file_digest(path))
+        pixels, sha256 = open_picture(path, channels), file_digest(path)
+        return _Read(path, pixels, sha256, None if source is None else source(path, sha256, pixels))
     except UserError as error:
         return Failure(path, str(error))
 
@@ -169,6 +186,8 @@ def _window(call: _Call, items: list[_Read | Failure]) -> list[Scene | Failure]:
     for position, item in enumerate(items):
         if isinstance(item, Failure):
             done[position] = item
+        elif call.tiling is not None:
+            done[position] = _tiled(call, item, call.tiling, len(items))
         else:
             groups.setdefault(_padded_size(call.bundle, item.pixels), []).append(position)
     for positions in groups.values():
@@ -186,8 +205,58 @@ def _padded_size(bundle: Bundle, pixels: np.ndarray) -> tuple[int, ...]:
 
 def _group(call: _Call, reads: list[_Read]) -> Iterator[Scene]:
     """Scenes of pictures that are padded to one size."""
+    for read, found, network_size in zip(reads, *_found(call, reads)):
+        yield _scene(call, read, found, network_size)
+
+
+def _scene(call: _Call, read: _Read, found: Detections, network_size: tuple[int, int]) -> Scene:
+    height, width = read.pixels.shape[:2]
+    objects = detections_to_objects(
+        *found,
+        categories=call.bundle.categories,
+        network_size=network_size,
+        picture_size=(height, width),
+        threshold=call.threshold,
+    )
+    picture = Picture(sha256=read.sha256, width=width, height=height, path=str(read.path))
+    return Scene(picture=picture, objects=objects, bundle=call.digest, threshold=call.threshold)
+
+
+def _tiled(call: _Call, read: _Read, tiling: Tiling, at_once: int) -> Scene:
+    """The scene of a picture that is looked at tile by tile, `at_once` of them together."""
+    height, width = read.pixels.shape[:2]
+    windows = tiling.windows(height, width)
+    parts, cuts = [], []
+    for start in range(0, len(windows), at_once):
+        some = windows[start : start + at_once]
+        for window, found, inner in zip(some, *_found(call, [_tile(read, window) for window in some])):
+            top, left, tall, wide = window
+            ratio = torch.tensor([wide / inner[1], tall / inner[0]] * 2)
+            boxes = found.boxes[found.valid] * ratio + torch.tensor([left, top] * 2)
+            columns: Any = (c if c is None else c[found.valid] for c in found[1:])
+            parts.append(Detections(boxes, *columns))
+            cuts.append(cut_by_seam(boxes.numpy(), window, (height, width)))
+    whole: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*parts)]
+    boxes, scores, labels = (column.numpy() for column in whole[:3])
+    keep = torch.from_numpy(merged(boxes, scores, labels, np.concatenate(cuts), call.max_objects))
+    kept: list[Any] = [column if column is None else column[keep] for column in whole]
+    return _scene(call, read, Detections(*kept), (height, width))
+
+
+def _tile(read: _Read, window: Window) -> _Read:
+    top, left, height, width = window
+    boxes = read.proposals
+    if boxes is not None:
+        boxes = np.clip(boxes - np.array([left, top] * 2), 0, [width, height] * 2).astype(np.float32)
+        boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= MIN_PROPOSAL_SIDE).all(axis=1)]
+    return _Read(read.path, read.pixels[top : top + height, left : left + width], read.sha256, boxes)
+
+
+def _found(call: _Call, reads: list[_Read]) -> tuple[list[Detections], list[tuple[int, int]]]:
+    """Detections of each picture, on the CPU, and the size (height, width) that the network saw it in."""
     prepared = call.bundle.preprocessing
-    batch = predict_batch([read.pixels for read in reads], prepared["image_size"], prepared["max_size"])
+    given = [read.proposals for read in reads if read.proposals is not None]
+    batch = predict_batch([read.pixels for read in reads], prepared["image_size"], prepared["max_size"], given)
     batch = moved(batch, call.device)
     # The model keeps scores above its limit, a scene those from the limit up.
     floor = max(0.0, float(np.nextafter(np.float32(call.threshold), np.float32(-1))))
@@ -198,24 +267,9 @@ def _group(call: _Call, reads: list[_Read]) -> Iterator[Scene]:
         torch.autocast(call.device.type, torch.bfloat16, enabled=call.precision == "bf16"),
     ):
         detections = model(batch, max_objects=call.max_objects, score_threshold=floor)
-    boxes, scores, labels, valid = (column.cpu() for column in detections[:4])
-    masks = None if detections.masks is None else detections.masks.cpu()
-    sizes = batch.sizes.cpu().tolist()
-    for index, read in enumerate(reads):
-        height, width = read.pixels.shape[:2]
-        objects = detections_to_objects(
-            boxes[index],
-            scores[index],
-            labels[index],
-            valid[index],
-            None if masks is None else masks[index],
-            categories=call.bundle.categories,
-            network_size=tuple(sizes[index]),
-            picture_size=(height, width),
-            threshold=call.threshold,
-        )
-        picture = Picture(sha256=read.sha256, width=width, height=height, path=str(read.path))
-        yield Scene(picture=picture, objects=objects, bundle=call.digest, threshold=call.threshold)
+    columns: list[Any] = [column if column is None else column.cpu() for column in detections]
+    rows: list[list[Any]] = [[c if c is None else c[index] for c in columns] for index in range(len(reads))]
+    return [Detections(*row) for row in rows], [(height, width) for height, width in batch.sizes.cpu().tolist()]
 
 
 @contextmanager

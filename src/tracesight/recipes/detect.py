@@ -21,27 +21,30 @@ from torch import nn
 from tracesight.bundle import Bundle, load
 from tracesight.data.batch import Loaded
 from tracesight.data.loader import training_batches
+from tracesight.data.one_class import one_class
 from tracesight.data.record import Dataset
 from tracesight.data.sampling import epoch_length, picture_weights
+from tracesight.data.tiles import Tiling, one_tile, tile_weights
 from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
+from tracesight.models.proposals import GivenProposals, proposes_only
 from tracesight.recipes.around import finish, open_run, rate_of
 from tracesight.training.begin import begin
 from tracesight.training.board import require_tensorboard
 from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
-from tracesight.training.initial import build_detector, channel_args, detector_args, widened
+from tracesight.training.initial import build_detector, channel_args, detector_args, freeze, widened
 from tracesight.training.measure import Validation, measure
 from tracesight.training.optim import build_optimiser
 from tracesight.training.precision import autocast, autocast_dtype, repeatable
-from tracesight.training.prepare import Data, Splits, read_labelled
+from tracesight.training.prepare import Data, Splits, read_labelled, with_proposals
 from tracesight.training.progress import Display, Say
 from tracesight.training.ranks import Ranks, joined, of_first
 from tracesight.training.run import Run, due, kept
 from tracesight.training.signals import Stop, listening
 from tracesight.training.steps import steps, update
-from tracesight.training.validate import FIGURES, kinds_of, validate
+from tracesight.training.validate import FIGURES, kinds_of, proposal_figures, validate
 from tracesight.training.watch import NORM, LossWatch
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
@@ -54,6 +57,9 @@ class Config(BaseModel, extra="forbid", frozen=True):
     model_args: dict[str, Any] = {}  # the builder's own: norm, fpn_channels, anchor_sizes, …
     max_objects: int = Field(100, ge=1)  # most objects found in a picture
     in_channels: int = Field(3, ge=1)  # of a picture; 3: RGB of 8 bits, whatever the file holds
+    proposals: str | None = None  # file of proposals, for models that find none of their own
+    training: Literal["joint", "alternating"] = "joint"  # alternating: a Faster R-CNN in four steps (`alternate.py`)
+    freeze: tuple[str, ...] = ()  # parameters whose names begin so are not trained, such as "backbone."
     seed: int = Field(0, ge=0)
 
     epochs: int = Field(12, ge=1)
@@ -78,6 +84,8 @@ class Config(BaseModel, extra="forbid", frozen=True):
     jitter: Literal["short_side", "large_scale"] = "short_side"  # large_scale: into a square of image_size
     scales: tuple[float, float] | None = None  # factors of the jitter; None: (1, 1), of large_scale (0.1, 2)
     crop_size: int | None = Field(None, ge=32)  # of short_side; None: training pictures are not cropped
+    tile: int | None = Field(None, ge=32)  # side of the tiles that pictures are cut into, in their own pixels
+    tile_overlap: float = Field(0.2, ge=0, lt=1)  # share of a tile that its neighbour shows too
     flip: bool = True
     vertical_flip: bool = False
     transpose: bool = False
@@ -179,6 +187,10 @@ def train(
         if note:
             display.say(f"note: {note}")
             splits = replace(splits, notes=(*splits.notes, note))
+        if config.model.startswith("rpn_"):
+            val = None if splits.val is None else one_class(splits.val)
+            splits = replace(splits, train=one_class(splits.train), val=val)
+        splits = with_proposals(splits, config.model, config.proposals, display)
         run = start(config, splits, begun, device, ranks, stop)
         with open_run(run, config, out, resume, display, *columns_of(run.model)) as history:
             return learn(run, config, splits, history, out, display)
@@ -210,8 +222,8 @@ def learn(
         return measure(run, bundle, out, history, looked, display)
 
     watch, reached = LossWatch(run, splits.train, out, losses_of, note), None
-    weights = picture_weights(splits.train, config.sampling, config.repeat_threshold)
-    batches = partial(batches_of, config, splits.train, weights, run.ranks, display.say)
+    weights = weights_of(config, splits.train)
+    batches = partial(batches_of, config, splits, weights, run.ranks, display.say)
     with kept(run, checkpoints, config.keep_checkpoints, display.say):
         if run.measured < run.step and due(run, config.validate_every):  # it was stopped before it could look
             reached = look()
@@ -239,9 +251,9 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
         seed=config.seed,
         begun=begun,
     )
+    freeze(model, config.freeze)
     numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    weights = picture_weights(splits.train, config.sampling, config.repeat_threshold)
-    pictures = epoch_length(len(splits.train), weights)
+    pictures = epoch_length(len(splits.train), weights_of(config, splits.train))
     return begin(
         model,
         lambda placed: build_optimiser(config.optimiser, placed, **numbers),
@@ -259,19 +271,31 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
             "config": config.model_dump(mode="json"),
             "data": of_first(ranks, splits.record),
             "init": None if begun is None else begun.digest,
+            **({} if splits.proposals is None else {"proposals": splits.proposals.digest}),
         },
     )
+
+
+def weights_of(config: Config, train: Dataset) -> np.ndarray | None:
+    """How often each picture, or each of its tiles, comes in an epoch; None: once each."""
+    tiling = None if config.tile is None else Tiling(config.tile, config.tile_overlap)
+    return tile_weights(train, tiling, picture_weights(train, config.sampling, config.repeat_threshold))
 
 
 def columns_of(model: nn.Module) -> tuple[list[str], list[str]]:
     """Columns of the history: losses, and figures on val."""
     kinds = kinds_of(model)
     losses = LOSSES if "segm" in kinds else LOSSES[:-1]
-    return list(losses), [f"val_{kind}_{name}" for kind in kinds for name in FIGURES]
+    if isinstance(getattr(model, "rpn", None), GivenProposals):
+        losses = losses[2:]
+    if proposes_only(model):
+        losses = losses[:2]
+    figures = [f"val_{kind}_{name}" for kind in kinds for name in FIGURES]
+    return list(losses), [*figures, *(f"val_{name}" for name in proposal_figures(model))]
 
 
 def batches_of(
-    config: Config, train: Dataset, weights: np.ndarray | None, ranks: Ranks, say: Say, first: int, count: int
+    config: Config, splits: Splits, weights: np.ndarray | None, ranks: Ranks, say: Say, first: int, count: int
 ) -> Iterator[Loaded]:
     """This rank's share of the training batches of `count` steps from step `first`.
 
@@ -291,8 +315,11 @@ def batches_of(
             train_transform, max_size=config.max_size, scales=config.scales or (1.0, 1.0), crop_size=config.crop_size,
             **same,
         )  # fmt: skip
+    if config.tile is not None:
+        transform = partial(one_tile, tiling=Tiling(config.tile, config.tile_overlap), then=transform)
     return training_batches(
-        train,
+        splits.train,
+        proposals=None if splits.proposals is None else splits.proposals.of(splits.train),
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=first,
@@ -310,7 +337,7 @@ def batches_of(
 
 def bundle_of(run: Run, config: Config, splits: Splits) -> Bundle:
     """The bundle as it stands, on every rank."""
-    return Bundle.of(
+    bundle = Bundle.of(
         run.result,
         splits.train.categories,
         image_size=config.image_size,
@@ -318,3 +345,7 @@ def bundle_of(run: Run, config: Config, splits: Splits) -> Bundle:
         max_objects=config.max_objects,
         lineage=run_record(recipe="detect", **run.identity, steps=run.step, seconds=run.seconds, notes=splits.notes),
     )
+    if config.tile is None:
+        return bundle
+    tile = {"size": config.tile, "overlap": config.tile_overlap}
+    return replace(bundle, preprocessing={**bundle.preprocessing, "tile": tile})

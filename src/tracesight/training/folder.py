@@ -18,6 +18,7 @@ from tracesight.training.lock import LOCK_NAME
 # `accumulate`), nor does how often it is saved.
 FREE_KEYS = (
     "workers", "device", "threads", "accumulate", "distributed", "tensorboard", "checkpoint_every", "keep_checkpoints",
+    "proposals",
 )  # fmt: skip
 
 
@@ -87,6 +88,8 @@ def compare_identity(old: dict[str, Any], new: dict[str, Any], kind: type[BaseMo
     for split in ("train", "val"):
         if (old["data"].get(split) or {}).get("digest") != (new["data"].get(split) or {}).get("digest"):
             raise UserError(f"{out}: --resume with other data: pictures or labels of {split} are not the ones it had")
+    if old.get("proposals") != new.get("proposals"):
+        raise UserError(f"{out}: --resume with other proposals than it had")
     if old["init"] != new["init"]:
         raise UserError(f"{out}: --resume with another --init than it began from")
     moved = [key for key in FREE_KEYS if config.get(key) != new["config"].get(key)]

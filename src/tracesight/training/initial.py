@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,9 @@ from tracesight.models.build import CATALOGUE, build
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
 
-_FIRST = ("backbone.body.conv1.weight", "conv1.weight")
+_FIRST = ("backbone.body.conv1.weight", "roi_heads.box_roi_pool.body.conv1.weight", "conv1.weight")
+# Where a detector has the stages of a classifier: a pyramid's or C4's, R-CNN's, and C4's last one.
+_BODIES = ("backbone.body.", "roi_heads.box_roi_pool.body.", "roi_heads.box_head.")
 # The layers whose rows are categories.
 _PER_CATEGORY = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
@@ -33,7 +36,8 @@ def detector_args(name: str, args: dict[str, Any], begun: Bundle | None, in_chan
             raise UserError(
                 "model_args.norm=frozen needs --init: random weights have no statistics to freeze; use group"
             )
-        return {"norm": "group", **args}
+        # Heads with batch norm would learn nothing of pictures one by one.
+        return {"norm": "group", **({"head_norm": "group"} if name.endswith("_v2") else {}), **args}
     if begun.spec["name"] == name:
         other = ("in_channels",) if begun.in_channels == in_channels else ("in_channels", "pixels")
         return {**{key: value for key, value in begun.spec["args"].items() if key not in other}, **args}
@@ -119,17 +123,62 @@ def build_classifier(
 
 def _fill_detector(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
     """Copy the bundle's tensors; layers a category wide are copied only if the categories are the same."""
-    source = begun.model.state_dict()
-    if not any(name.startswith("backbone.") for name in source):  # a classifier: its body is the detector's
-        source = {f"backbone.body.{name}": tensor for name, tensor in source.items() if not name.startswith("fc.")}
-        new = tuple(name for name in model.state_dict() if not name.startswith("backbone.body."))
+    source, state = begun.model.state_dict(), model.state_dict()
+    if begun.task == "classify":  # its body is the detector's
+        source = _as_body(source, begun, state)
+        new = tuple(name for name in state if name not in source)
     else:
-        # In a detector for boxes there are no mask heads yet.
-        has_masks = any(name.startswith("roi_heads.mask_head.") for name in source)
-        new = () if has_masks else ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
+        # What the bundle's system does not have begins at random: mask heads, an RPN, or all heads.
+        parts = ("rpn.", "roi_heads.", "roi_heads.mask_head.", "roi_heads.mask_predictor.")
+        new = tuple(part for part in parts if not any(name.startswith(part) for name in source))
+        source = {name: tensor for name, tensor in source.items() if name in state}
+        _check_masks(source, state, begun)
         if list(begun.categories.items()) != list(categories.items()):
             new += _PER_CATEGORY
     _fill(model, begun, source, new)
+
+
+def _as_body(source: dict[str, torch.Tensor], begun: Bundle, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A classifier's tensors under the names that its stages have in a detector. Raises UserError: one has no place."""
+    named = {}
+    for name, tensor in source.items():
+        if name.startswith("fc."):
+            continue
+        # Of a pre-activation network the norm that ends the last stage goes with it.
+        last = name.replace("norms.3.", "norm.") if name.startswith("norms.3.") else name
+        places = [place + n for place, n in zip(_BODIES, (name, name, last)) if place + n in state]
+        if not places:
+            raise UserError(f"--init: {name} of the bundle ({begun.spec['name']}) has no place in the model")
+        named[places[0]] = tensor
+    return named
+
+
+def _check_masks(source: dict[str, torch.Tensor], state: dict[str, torch.Tensor], begun: Bundle) -> None:
+    """Raise UserError where one draws a mask for each class and the other one for all."""
+    name = "roi_heads.mask_predictor.mask_fcn_logits.weight"
+    if name not in source or (source[name].shape[0] == 1) == (state[name].shape[0] == 1):
+        return
+    if source[name].shape[0] == 1:
+        raise UserError(
+            f"--init: the bundle ({begun.spec['name']}) is class-agnostic: it has one mask whatever the class, "
+            "and none of each class; say model_args.mask_agnostic=true"
+        )
+    raise UserError(
+        f"--init: the bundle ({begun.spec['name']}) has a mask of each class; say model_args.mask_agnostic=false"
+    )
+
+
+def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
+    """Train no parameter whose name begins with one of `prefixes`. Raises UserError: one meets nothing, or all do."""
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise UserError(f"freeze={prefix}: no parameter of {model.spec['name']} begins so; the first is {names[0]}")  # type: ignore[index]
+    for name, parameter in model.named_parameters():
+        if name.startswith(tuple(prefixes)):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"freeze={','.join(prefixes)}: nothing is left to train")
 
 
 def _fill(model: nn.Module, begun: Bundle, source: dict[str, torch.Tensor], new: tuple[str, ...]) -> None:
@@ -139,7 +188,7 @@ def _fill(model: nn.Module, begun: Bundle, source: dict[str, torch.Tensor], new:
     statistics = {name for name in source if name.endswith("running_mean") and not name.startswith(new)}
     if statistics != {name for name in state if name.endswith("running_mean") and not name.startswith(new)}:
         said = "has batch norm and the model has not" if statistics else "has no batch norm and the model has"
-        detects = any(name.startswith("backbone.") for name in state)
+        detects = any(name.startswith("roi_heads.") or name.startswith("rpn.") for name in state)
         wanted = ("frozen" if detects else "batch") if statistics else "group"
         raise UserError(f"--init: the bundle ({begun.spec['name']}) {said}; say model_args.norm={wanted}")
     for name, tensor in state.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from tracesight.data.finding import notes_of, refuse
 from tracesight.data.formats import read_splits
 from tracesight.data.kinds import check_codes
 from tracesight.data.manifest import roots_of_set
+from tracesight.data.proposals import ProposalSet, read_proposals
 from tracesight.data.record import Dataset
 from tracesight.errors import UserError
 from tracesight.evaluation.frequency import training_pictures
@@ -32,11 +33,13 @@ class Splits:
         train: labelled pictures, at least one object among them.
         val: None if there is nothing to measure on.
         notes: what was mended or decided on reading, and warnings; all of them belong in the report.
+        proposals: where to look, for a model that finds no proposals of its own.
     """
 
     train: Dataset
     val: Dataset | None
     notes: tuple[str, ...]
+    proposals: ProposalSet | None = None
 
     @property
     def named(self) -> dict[str, Dataset]:
@@ -98,6 +101,29 @@ def read_labelled(
     for note in splits.notes:
         display.say(f"note: {note}")
     return splits
+
+
+def with_proposals(splits: Splits, model: str, path: str | None, display: Display) -> Splits:
+    """The splits with the proposals of a file, where `model` finds none of its own.
+
+    Raises UserError: they are missing or not wanted, cannot be read, or a picture has none.
+    """
+    needed = model.startswith(("rcnn_", "fast_rcnn_"))
+    if needed and path is None:
+        raise UserError(
+            f"model={model} finds no proposals of its own: say proposals=FILE (`tracesight data propose` makes one)"
+        )
+    if path is None:
+        return splits
+    if not needed:
+        raise UserError(f"proposals={path}: model={model} finds its own; leave the key out, or train a fast_rcnn model")
+    given = read_proposals(path)
+    for dataset in splits.named.values():
+        given.of(dataset)
+    notes = given.notes(splits.named.values())
+    for note in notes:
+        display.say(f"note: {note}")
+    return replace(splits, proposals=given, notes=(*splits.notes, *notes))
 
 
 def checked(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -158,7 +159,8 @@ def _between(loaded: Loaded, begin: int, end: int) -> Loaded:
     """The pictures from `begin` to `end`; masks stay in the one flat buffer, to which the offsets point."""
     if end - begin == len(loaded.indices):
         return loaded
-    batch = type(loaded.batch)(*(c if c is None else c[begin:end] for c in loaded.batch))
+    columns: list[Any] = [c if c is None else c[begin:end] for c in loaded.batch]
+    batch = type(loaded.batch)(*columns)
     targets = loaded.targets
     if targets is not None:
         rows = {name: tensor[begin:end] for name, tensor in targets._asdict().items() if name != "mask_pixels"}

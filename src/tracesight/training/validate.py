@@ -12,9 +12,12 @@ from torch import nn
 from tracesight.bundle import Bundle
 from tracesight.data.batch import Loaded
 from tracesight.data.loader import validation_batches
+from tracesight.data.proposals import ProposalSet
 from tracesight.data.record import Dataset
 from tracesight.data.transforms import eval_transform
-from tracesight.evaluation import evaluate, operating_threshold
+from tracesight.evaluation import evaluate, operating_threshold, proposal_recall
+from tracesight.evaluation.recall import LIMITS
+from tracesight.models.proposals import proposes_only
 from tracesight.ops.collectives import alone
 from tracesight.predict import dataset_results
 from tracesight.training.liveness import patient
@@ -62,7 +65,9 @@ def validate(
         UserError: a picture that could be read before the training cannot be read any more.
     """
     with display.job("validate", -(-len(val) // run.ranks.count)) as job:
-        results = results_of_all(bundle, val, run.ranks, lambda _: job.advance())
+        results = results_of_all(
+            bundle, val, run.ranks, lambda _: job.advance(), proposals=splits.proposals, **of_proposer(bundle)
+        )
     if results is None:
         return None
     kinds = kinds_of(bundle.model)
@@ -70,11 +75,25 @@ def validate(
         counts = splits.train_pictures
         metrics = evaluate(results, val, max_objects=bundle.max_objects, kinds=kinds, train_pictures=counts)
         operating = operating_threshold(results, val, kind=kinds[-1])
+        if proposes_only(bundle.model):
+            metrics["proposals"] = proposal_recall(results, val)
     with alone():
-        loss = validation_loss(keys, val, losses_of, run.device)
+        loss = validation_loss(keys, val, losses_of, run.device, splits.proposals)
     figures = {f"val_{kind}_{name}": metrics[kind][name] for kind in kinds for name in FIGURES}
+    figures |= {f"val_{name}": metrics["proposals"][name] for name in proposal_figures(bundle.model)}
+    deciding = (proposal_figures(bundle.model) or (f"{kinds[-1]}_AP@all",))[-1]
     thresholds = {"operating": operating["threshold"]}
-    return Validation(metrics, thresholds, operating, figures, f"val_{kinds[-1]}_AP@all", loss, results)
+    return Validation(metrics, thresholds, operating, figures, f"val_{deciding}", loss, results)
+
+
+def of_proposer(bundle: Bundle) -> dict[str, Any]:
+    """Options of `dataset_results` with which an RPN alone gives as many proposals as are counted; {} for others."""
+    return {"max_objects": max(LIMITS), "threshold": 0.0} if proposes_only(bundle.model) else {}
+
+
+def proposal_figures(model: nn.Module) -> tuple[str, ...]:
+    """Names of the figures that an RPN alone has besides; () for others."""
+    return tuple(f"AR@{limit}" for limit in LIMITS) if proposes_only(model) else ()
 
 
 def results_of_all(
@@ -99,12 +118,16 @@ def kinds_of(model: nn.Module) -> tuple[str, ...]:
     return ("bbox", "segm") if masks else ("bbox",)
 
 
-def validation_loss(keys: Keys, val: Dataset, losses_of: LossesOf, device: torch.device) -> float | None:
+def validation_loss(
+    keys: Keys, val: Dataset, losses_of: LossesOf, device: torch.device, proposals: ProposalSet | None = None
+) -> float | None:
     """The mean training loss on the first `val_loss_pictures` of val, not augmented; None if that is 0."""
     if not keys.val_loss_pictures:
         return None
+    some = val.subset(range(min(len(val), keys.val_loss_pictures)))
     batches = validation_batches(
-        val.subset(range(min(len(val), keys.val_loss_pictures))),
+        some,
+        proposals=None if proposals is None else proposals.of(some),
         batch_size=keys.batch_size,
         transform=partial(eval_transform, image_size=keys.image_size, max_size=keys.max_size),
         with_masks=keys.model.startswith("mask_"),

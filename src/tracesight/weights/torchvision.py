@@ -92,6 +92,8 @@ PUBLISHED: dict[str, Published] = {
     "d733dc28": _tv("wide_resnet101_2 ImageNet v2", "ImageNet", 1000),
     "258fb6c6": _tv("fasterrcnn_resnet50_fpn COCO v1", "COCO", 91, "torchvision-coco-v1"),
     "bf2d0c1e": _tv("maskrcnn_resnet50_fpn COCO v1", "COCO", 91, "torchvision-coco-v1"),
+    "dd69338a": _tv("fasterrcnn_resnet50_fpn_v2 COCO v1", "COCO", 91),
+    "73cbd019": _tv("maskrcnn_resnet50_fpn_v2 COCO v1", "COCO", 91),
 }
 
 
