@@ -6,16 +6,13 @@ import pytest
 import torch
 from small_detector import SMALL, batch_of
 
+from tracesight.data.batch import moved
 from tracesight.models.build import build
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
-
-
-def moved(values, device):
-    return type(values)(*(value.to(device) for value in values))
 
 
 def test_losses_equal_the_cpus():
