@@ -220,7 +220,7 @@ def test_boxes_alone_train_a_faster_rcnn(trays, tiny, tmp_path):
 
 def test_overfits_eight_pictures(shapes, tiny, tmp_path):
     config = tiny.model_copy(
-        update={"max_steps": 100, "batch_size": 4, "model_args": {**tiny.model_args, "fpn_channels": 64},
+        update={"max_steps": 150, "batch_size": 4, "model_args": {**tiny.model_args, "fpn_channels": 64},
                 "ema": 0.0, "colour": 0.0, "transpose": False, "flip": False,
                 "lr": 2e-3, "warmup_steps": 5, "validate_every": 0, "checkpoint_every": 0, "val_loss_pictures": 0}
     )  # fmt: skip
