@@ -43,12 +43,12 @@ def made(counts: tuple[int, ...], step: int = 0) -> tuple[Batch, Targets]:
 
 
 def doubled(values):
-    return type(values)(*(value.double() if value.is_floating_point() else value for value in values))
+    return type(values)(*(v.double() if v is not None and v.is_floating_point() else v for v in values))
 
 
 def part(values, pictures: slice):
     """These pictures, padded as all of them are; the crops of masks are in one row for all."""
-    return type(values)(*(value if value.ndim == 1 else value[pictures] for value in values))
+    return type(values)(*(v if v is None or v.ndim == 1 else v[pictures] for v in values))
 
 
 def learned(norm: str, pictures: slice, wrap=lambda model: model) -> list[tuple[dict, dict, dict]]:

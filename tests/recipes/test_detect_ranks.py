@@ -81,7 +81,7 @@ def validated(rank: int, count: int, trays: str) -> list[list[tuple[int, float]]
         patch.setattr(validate, "operating_threshold", lambda *args, **options: {"threshold": 0.5})
         patch.setattr(validate, "kinds_of", lambda model: ("bbox",))
         bundle: Any = SimpleNamespace(model=None, max_objects=10)
-        keys, splits = SimpleNamespace(val_loss_pictures=0), SimpleNamespace(train_pictures={})
+        keys, splits = SimpleNamespace(val_loss_pictures=0), SimpleNamespace(train_pictures={}, proposals=None)
         asked: Any = SimpleNamespace(ranks=Ranks(rank, count), device=None)
         for dataset in (val, val.subset(range(1))):
             validate.validate(bundle, keys, splits, dataset, lambda loaded: {}, asked, Display(quiet=True))
