@@ -80,7 +80,10 @@ def parameters(model: nn.Module) -> int:
 
 EXACT = {**RESNETS, **PREACT, **COUNTED, **DETECTORS}
 # More than 100 million parameters, or blocks enough to be as slow.
-LARGE = {"cifar_resnet1202", "wide_resnet101_2"}
+LARGE = {
+    "cifar_resnet1202", "preact_resnet152", "preact_resnet200", "resnet152_v1", "resnext101_32x8d", "resnext101_64x4d",
+    "wide_resnet101_2",
+}  # fmt: skip
 # Every system once, on the smallest body, and every kind of body in one.
 OF_18 = [name for name in CATALOGUE if "rcnn_resnet18" in name or name.startswith("rpn_resnet18")]
 OF_BODIES = [
@@ -95,7 +98,7 @@ OF_BODIES = [
 
 def those(*tasks: str) -> list[Any]:
     """Names of the catalogue. Of its detectors the rest differs from `OF_18` and `OF_BODIES` in depth and width."""
-    marks = dict.fromkeys(LARGE, pytest.mark.slow)
+    marks = dict.fromkeys(LARGE, pytest.mark.long)
     names = [name for name, entry in CATALOGUE.items() if entry.task in tasks]
     for name in names:
         if CATALOGUE[name].task != "classify" and name not in OF_18 + OF_BODIES:
