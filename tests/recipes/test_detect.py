@@ -220,9 +220,9 @@ def test_boxes_alone_train_a_faster_rcnn(trays, tiny, tmp_path):
 
 def test_overfits_eight_pictures(shapes, tiny, tmp_path):
     config = tiny.model_copy(
-        update={"max_steps": 150, "batch_size": 4, "model_args": {**tiny.model_args, "fpn_channels": 64},
+        update={"max_steps": 160, "batch_size": 4, "model_args": {**tiny.model_args, "fpn_channels": 64},
                 "ema": 0.0, "colour": 0.0, "transpose": False, "flip": False,
-                "lr": 2e-3, "warmup_steps": 5, "validate_every": 0, "checkpoint_every": 0, "val_loss_pictures": 0}
+                "lr": 1e-3, "warmup_steps": 10, "validate_every": 0, "checkpoint_every": 0, "val_loss_pictures": 0}
     )  # fmt: skip
     metrics, _ = run(config, {"train": shapes, "val": shapes}, tmp_path / "run")
     assert metrics["bbox"]["AP50"] >= 0.9 and metrics["segm"]["AP50"] >= 0.9
