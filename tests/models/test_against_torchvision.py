@@ -35,7 +35,10 @@ def pictures(count=2, height=192, width=256):
     return list((blurred - low) / (high - low))
 
 
-@pytest.mark.parametrize(("masks", "v2"), [(True, False), (False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("masks", "v2"),
+    [(True, False), (False, False), (False, True), pytest.param(True, True, marks=pytest.mark.long)],
+)
 def test_detections_equal_torchvisions(masks, v2):
     images = pictures()
     theirs = peer(images, depth=18, masks=masks, num_classes=5, side=256, proposals=PROPOSALS, v2=v2)
