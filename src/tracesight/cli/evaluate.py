@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Views
+
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
     from tracesight.data.record import Dataset
@@ -26,21 +28,12 @@ def evaluate(
         list[str] | None, typer.Option(help="Code of errors in DATA to put right or leave out, not to refuse.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that receives metrics.json and results.coco.json.")] = None,
-    views: Annotated[
-        str, typer.Option(help="How a classifier sees a picture: center, ten-crop, or multi-scale (slower, better).")
-    ] = "center",
-    proposals: Annotated[
-        Path | None,
-        typer.Option(help="Where R-CNN and Fast R-CNN look: a file of `data propose`. Default: selective search."),
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(min=32, help="Look at tiles of this side, in pixels. Default: as the bundle learnt.")
-    ] = None,
-    tile_overlap: Annotated[
-        float, typer.Option(min=0, max=0.95, help="Share of a tile that its neighbour shows too.")
-    ] = 0.2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
+    views: Views = "center",
+    proposals: Proposals = None,
+    tile: Tile = None,
+    tile_overlap: TileOverlap = 0.2,
+    device: Device = "auto",
+    precision: Precision = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Score a bundle on labelled pictures: COCO's figures for boxes and masks, overall and by class; of a classifier

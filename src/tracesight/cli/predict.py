@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Views
+
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, such as RUN/best.")],
@@ -19,22 +21,13 @@ def predict(
     max_objects: Annotated[
         int | None, typer.Option(min=1, help="Most objects, or categories, a picture. Default: the bundle's.")
     ] = None,
-    views: Annotated[
-        str, typer.Option(help="How a classifier sees a picture: center, ten-crop, or multi-scale (slower, better).")
-    ] = "center",
-    proposals: Annotated[
-        Path | None,
-        typer.Option(help="Where R-CNN and Fast R-CNN look: a file of `data propose`. Default: selective search."),
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(min=32, help="Look at tiles of this side, in pixels. Default: as the bundle learnt.")
-    ] = None,
-    tile_overlap: Annotated[
-        float, typer.Option(min=0, max=0.95, help="Share of a tile that its neighbour shows too.")
-    ] = 0.2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")] = "auto",
+    views: Views = "center",
+    proposals: Proposals = None,
+    tile: Tile = None,
+    tile_overlap: TileOverlap = 0.2,
+    device: Device = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures read at a time.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")] = "fp32",
+    precision: Precision = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Find the objects in pictures, or with a classifier their categories.

@@ -1,29 +1,37 @@
-"""What stands around every recipe's loop: the folder opened, the learning rate of a step, what is left at the end."""
+"""What stands around every recipe's loop: the run begun, its folder opened, the rate of a step, what is left then."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from pydantic import BaseModel
+from torch import nn
 
 from tracesight.bundle import Bundle
+from tracesight.data.sampling import epoch_length
 from tracesight.report.html import duration
 from tracesight.report.run import write_run
+from tracesight.training.begin import begin
 from tracesight.training.board import open_board
 from tracesight.training.checkpoint import NOTHING, load_newest
 from tracesight.training.folder import compare_identity, write_config, write_metrics
 from tracesight.training.history import History
 from tracesight.training.lock import held
 from tracesight.training.measure import Validation
-from tracesight.training.precision import describe
+from tracesight.training.optim import build_optimiser
+from tracesight.training.precision import autocast_dtype, describe
 from tracesight.training.prepare import Splits
 from tracesight.training.progress import Display
-from tracesight.training.ranks import of_first
+from tracesight.training.ranks import Ranks, of_first
 from tracesight.training.run import Run
 from tracesight.training.schedules import learning_rate
+from tracesight.training.signals import Stop
 from tracesight.training.watch import NORM
 
 
@@ -40,6 +48,76 @@ class Schedule(Protocol):
     def milestones(self) -> tuple[float, ...]: ...
     @property
     def final_lr_fraction(self) -> float: ...
+
+
+class Updates(Protocol):
+    """The keys of a recipe that say how weights are updated, how often, and on what."""
+
+    @property
+    def optimiser(self) -> str: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def distributed(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def ema(self) -> float: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def max_steps(self) -> int | None: ...
+    @property
+    def patience(self) -> int: ...
+    def model_dump(self, *, mode: str) -> dict[str, Any]: ...
+
+
+def begin_run(
+    config: Updates,
+    model: nn.Module,
+    splits: Splits,
+    weights: np.ndarray | None,
+    begun: Bundle | None,
+    device: torch.device,
+    ranks: Ranks,
+    stop: Stop,
+    **identity: Any,
+) -> Run:
+    """The run of `model` before its first step.
+
+    weights: how often each picture comes in an epoch; None: once each. begun: the bundle whose weights it has.
+    identity: what a resume must find unchanged besides config, data and that bundle.
+    """
+    numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    pictures = epoch_length(len(splits.train), weights)
+    return begin(
+        model,
+        lambda placed: build_optimiser(config.optimiser, placed, **numbers),
+        device=device,
+        ranks=ranks,
+        stop=stop,
+        distributed=config.distributed,
+        batch_size=config.batch_size,
+        parts=config.accumulate,
+        half=autocast_dtype(config.precision, device) == torch.float16,
+        ema=config.ema > 0,
+        total=config.max_steps or math.ceil(config.epochs * pictures / config.batch_size),
+        patience=config.patience,
+        identity={
+            "config": config.model_dump(mode="json"),
+            "data": of_first(ranks, splits.record),
+            "init": None if begun is None else begun.digest,
+            **identity,
+        },
+    )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ A training is a folder with the same files as that of a detector (`detect.py`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,21 +22,19 @@ from tracesight.data.image_batch import ImageBatches
 from tracesight.data.image_labels import ImageLabels, check_image_labels, image_labels
 from tracesight.data.loader import shuffled_batches
 from tracesight.data.mix import Mix
-from tracesight.data.sampling import epoch_length, picture_weights
+from tracesight.data.sampling import picture_weights
 from tracesight.data.statistics import channel_spread
 from tracesight.data.whole import TrainView
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
 from tracesight.models.pixels import pixel_statistics, remember_pixels
-from tracesight.recipes.around import finish, open_run, rate_of
-from tracesight.training.begin import begin
+from tracesight.recipes.around import begin_run, finish, open_run, rate_of
 from tracesight.training.board import require_tensorboard
 from tracesight.training.classification import LOSS, class_losses, figures_of, validate_classes
 from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
 from tracesight.training.initial import build_classifier, widened
 from tracesight.training.measure import Validation, measure
-from tracesight.training.optim import build_optimiser
 from tracesight.training.precision import autocast, autocast_dtype, repeatable
 from tracesight.training.prepare import Data, Splits, read_labelled
 from tracesight.training.progress import Display, Say
@@ -280,27 +277,7 @@ def start(
     )  # fmt: skip
     assert config.pixels is not None
     remember_pixels(model, *pixel_statistics(config.in_channels, config.pixels))
-    numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    pictures = epoch_length(len(splits.train), weights_of(config, splits, labels))
-    return begin(
-        model,
-        lambda placed: build_optimiser(config.optimiser, placed, **numbers),
-        device=device,
-        ranks=ranks,
-        stop=stop,
-        distributed=config.distributed,
-        batch_size=config.batch_size,
-        parts=config.accumulate,
-        half=autocast_dtype(config.precision, device) == torch.float16,
-        ema=config.ema > 0,
-        total=config.max_steps or math.ceil(config.epochs * pictures / config.batch_size),
-        patience=config.patience,
-        identity={
-            "config": config.model_dump(mode="json"),
-            "data": of_first(ranks, splits.record),
-            "init": None if begun is None else begun.digest,
-        },
-    )
+    return begin_run(config, model, splits, weights_of(config, splits, labels), begun, device, ranks, stop)
 
 
 def columns_of(config: Config, splits: Splits) -> list[str]:

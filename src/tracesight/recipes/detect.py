@@ -6,7 +6,6 @@ A training is a folder. `best/` and `last/` are bundles (with averaged weights i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,20 +22,18 @@ from tracesight.data.batch import Loaded
 from tracesight.data.loader import training_batches
 from tracesight.data.one_class import one_class
 from tracesight.data.record import Dataset
-from tracesight.data.sampling import epoch_length, picture_weights
+from tracesight.data.sampling import picture_weights
 from tracesight.data.tiles import Tiling, one_tile, tile_weights
 from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
 from tracesight.models.proposals import GivenProposals, proposes_only
-from tracesight.recipes.around import finish, open_run, rate_of
-from tracesight.training.begin import begin
+from tracesight.recipes.around import begin_run, finish, open_run, rate_of
 from tracesight.training.board import require_tensorboard
 from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
 from tracesight.training.initial import build_detector, channel_args, detector_args, freeze, widened
 from tracesight.training.measure import Validation, measure
-from tracesight.training.optim import build_optimiser
 from tracesight.training.precision import autocast, autocast_dtype, repeatable
 from tracesight.training.prepare import Data, Splits, read_labelled, with_proposals
 from tracesight.training.progress import Display, Say
@@ -252,28 +249,10 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
         begun=begun,
     )
     freeze(model, config.freeze)
-    numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    pictures = epoch_length(len(splits.train), weights_of(config, splits.train))
-    return begin(
-        model,
-        lambda placed: build_optimiser(config.optimiser, placed, **numbers),
-        device=device,
-        ranks=ranks,
-        stop=stop,
-        distributed=config.distributed,
-        batch_size=config.batch_size,
-        parts=config.accumulate,
-        half=autocast_dtype(config.precision, device) == torch.float16,
-        ema=config.ema > 0,
-        total=config.max_steps or math.ceil(config.epochs * pictures / config.batch_size),
-        patience=config.patience,
-        identity={
-            "config": config.model_dump(mode="json"),
-            "data": of_first(ranks, splits.record),
-            "init": None if begun is None else begun.digest,
-            **({} if splits.proposals is None else {"proposals": splits.proposals.digest}),
-        },
-    )
+    identity = {} if splits.proposals is None else {"proposals": splits.proposals.digest}
+    return begin_run(
+        config, model, splits, weights_of(config, splits.train), begun, device, ranks, stop, **identity
+    )  # fmt: skip
 
 
 def weights_of(config: Config, train: Dataset) -> np.ndarray | None:

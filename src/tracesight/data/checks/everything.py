@@ -123,6 +123,18 @@ def check(
         for one in SET_CHECKS if pictures not in told else ():  # of a set that is another one that is told there
             findings += (replace(finding, split=survey.name) for finding in one(survey))
         told.add(pictures)
+    among, dropped = _between(surveys, mend_warnings, notes)
+    findings += among
+    result = {name: survey.dataset.with_records(dict.fromkeys(dropped[name])) for name, survey in surveys.items()}
+    once = {(f.kind.code, f.where, f.message): f for f in findings if notes or f.kind.severity != "note"}
+    return Report(result, tuple(sorted(once.values(), key=lambda f: SEVERITIES.index(f.kind.severity))))
+
+
+def _between(
+    surveys: Mapping[str, Survey], mend_warnings: bool, notes: bool
+) -> tuple[list[Finding], dict[str, set[int]]]:
+    """What sets have with each other, and the positions of the records to leave out of each for it."""
+    findings: list[Finding] = []
     dropped: dict[str, set[int]] = {name: set() for name in surveys}
     for several in SETS_CHECKS if notes else [look for look in SETS_CHECKS if look is not alike_within]:
         among, out = several(surveys)
@@ -130,9 +142,7 @@ def check(
         if mend_warnings or any(finding.kind.severity == "error" for finding in among):
             for name, indices in out.items():
                 dropped[name] |= indices
-    result = {name: survey.dataset.with_records(dict.fromkeys(dropped[name])) for name, survey in surveys.items()}
-    once = {(f.kind.code, f.where, f.message): f for f in findings if notes or f.kind.severity != "note"}
-    return Report(result, tuple(sorted(once.values(), key=lambda f: SEVERITIES.index(f.kind.severity))))
+    return findings, dropped
 
 
 def _prepare(sets: Iterable[Dataset]) -> None:
