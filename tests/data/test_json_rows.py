@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tracesight.data.formats import json_rows
-from tracesight.data.formats.coco_rows import POLYGONS, keep_polygons, rows_of
+from tracesight.data.formats import coco_rows, json_rows
+from tracesight.data.formats.coco_columns import POLYGONS, Texts
+from tracesight.data.formats.coco_rows import Rows, rows_of
 from tracesight.data.formats.polygon_text import polygons_only
 from tracesight.data.record import Annotation
 from tracesight.errors import UserError
@@ -28,7 +29,7 @@ DATA = {
 
 def scanned(path: Path, **options: Any) -> tuple[dict[str, list[Any]], set[str]]:
     found: dict[str, list[Any]] = {"annotations": [], "images": [], "empty": []}
-    return found, json_rows.scan_rows(path, {key: rows.append for key, rows in found.items()}, **options)
+    return found, json_rows.scan_rows(path, {key: rows.extend for key, rows in found.items()}, **options)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "ascii"])
@@ -86,9 +87,11 @@ def test_a_mistake_at_the_beginning_does_not_read_the_file(tmp_path: Path, monke
     ["[[1,2,3,4,5,6]]", "[ [1, 2.5, -3, 0.25, 5, 6, 10, 0] , [0,0,1,0,1,1]\n]", "[[1,2,3,4,5,6],\n[0,0,1,0,1,1]]"],
 )
 def test_sound_polygons_stay_text(polygons: str) -> None:
-    row = json.loads(keep_polygons(f'{{"segmentation" : {polygons}, "id": 3}}'), strict=False)
-    assert set(row) == {POLYGONS, "id"}
-    assert json.loads(row[POLYGONS]) == json.loads(polygons)
+    texts = Texts()
+    for number in (0, 1):
+        row = json.loads(texts.keep(f'{{"segmentation" : {polygons}, "id": 3}}'))
+        assert row == {POLYGONS: number, "id": 3}
+        assert json.loads(texts[number]) == json.loads(polygons)
 
 
 @settings(deadline=None)
@@ -102,7 +105,7 @@ def test_sound_polygons_stay_text(polygons: str) -> None:
 def test_what_is_told_from_characters_is_so(pieces: list[list[str]]) -> None:
     """Whatever is taken for polygons is; and the sound ones of the examples are taken for it."""
     texts = ["".join(piece) for piece in pieces]
-    if polygons_only(texts):
+    if polygons_only(";".join(texts).encode()):
         parts = [part for text in texts for part in json.loads(text)]
         assert all(len(part) >= 6 and len(part) % 2 == 0 and set(map(type, part)) <= {int, float} for part in parts)
     else:
@@ -116,7 +119,7 @@ def test_labels_in_one_line_or_many(tmp_path: Path, indent: int | str | None) ->
     rows = [row | {"segmentation": some} for row, some in zip(rows, polygons)]
     data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}]}
     (tmp_path / "a.json").write_text(json.dumps(data, indent=indent))
-    objects = rows_of(tmp_path / "a.json").take(7)
+    ((_, objects),) = rows_of(tmp_path / "a.json").objects([7])
     assert [item.segmentation for item in objects if isinstance(item, Annotation)] == polygons
 
 
@@ -150,7 +153,7 @@ def test_the_same_however_many_rows_are_parsed_together(
 )  # fmt: skip
 def test_all_else_is_parsed(value: str) -> None:
     text = f'{{"segmentation": {value}, "id": 3}}'
-    assert keep_polygons(text) == text
+    assert Texts().keep(text) == text
 
 
 def test_rows_of_coco_in_any_order_of_keys(tmp_path: Path) -> None:
@@ -158,12 +161,50 @@ def test_rows_of_coco_in_any_order_of_keys(tmp_path: Path) -> None:
     data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}, {"id": 6}]}
     (tmp_path / "a.json").write_text(json.dumps(data))
     read = rows_of(tmp_path / "a.json")
-    assert {number: [item.id for item in read.take(number)] for number in list(read.objects)} == {
-        7: [0, 2, 4],
-        6: [1, 3],
-    }
-    assert not read.objects
+    assert [[item.id for item in others] for _, others in read.objects([7, 6])] == [[0, 2, 4], [1, 3]]
+    assert read.pictures() == {7, 6}
     assert read.images == data["images"]
     (tmp_path / "a.json").write_text('{"images": [1], "annotations": []}')
     with pytest.raises(UserError, match="not COCO instances: 'images' must be a list of objects"):
         rows_of(tmp_path / "a.json")
+
+
+def test_usual_rows_are_read_together_as_each_would_be_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outline = [[0, 0, 5, 0, 5.5, 5], [-1, 0.25, 3, 3, 10, 0]]
+    usual = {"category_id": 1, "bbox": [1, 2.5, 3, 4], "segmentation": outline, "iscrowd": 0, "area": 7}
+    rows = [{"id": i, "image_id": 5 + i % 3} | usual for i in range(300)]
+    odd: dict[int, dict[str, Any]] = {
+        20: {"segmentation": {"size": [20, 30], "counts": [600]}, "iscrowd": 1}, 21: {"segmentation": [[1, 2]]},
+        50: {"annotator": "Ann"}, 51: {"bbox": [1, 2, "3", 4]}, 52: {"bbox": [1, 2, 1e400, 4]}, 53: {"area": None},
+        54: {"id": 10**30}, 55: {"id": "text"}, 56: {"id": 3}, 57: {"id": None}, 58: {"image_id": 10**30},
+        59: {"image_id": "7"}, 60: {"area": 10**400}, 61: {"category_id": True}, 90: {"id": 91}, 200: {"bbox": None},
+        220: {"category_id": 10**30}, 221: {POLYGONS: 0}, 222: {"segmentation": [], POLYGONS: 10**6},
+    }  # fmt: skip
+    rows = [row | odd.get(i, {}) for i, row in enumerate(rows)]
+    data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 5}, {"id": 6}, {"id": 7}]}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    monkeypatch.setattr(json_rows, "_BLOCK", 1500)
+    alone, together = read_as(tmp_path / "a.json", 0, monkeypatch), read_as(tmp_path / "a.json", 1, monkeypatch)
+    assert together == alone
+    assert len(alone[0]) == 300 - 3  # two of other pictures, and one without an id
+
+
+def read_as(path: Path, usual: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any], set[Any]]:
+    """The objects, faults and boxless of a file; usual: whether many rows may be read together."""
+    with monkeypatch.context() as patch:
+        taken: list[int] = []
+        columns_of = coco_rows.columns_of
+
+        def seen(*given: Any) -> Any:
+            columns = columns_of(*given)
+            taken.append(columns is not None)
+            return columns if usual else None
+
+        patch.setattr(coco_rows, "columns_of", seen)
+        rows: Rows = rows_of(path)
+        assert any(taken)
+        assert not all(taken)
+        found = []
+        for plain, others in rows.objects([5, 6, 7]):
+            found += [*map(coco_rows.whole, plain), *others]
+        return found, rows.faults, rows.boxless

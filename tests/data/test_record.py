@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_masks_and_polygons_that_are_packed_come_back() -> None:
         [],
         None,
     ]
-    usual = tuple(Annotation.usual(i, 1, box, shape, i % 2 > 0, None) for i, shape in enumerate(shapes))
+    usual = tuple(Annotation(i, 1, box, shape, i % 2 > 0) for i, shape in enumerate(shapes))
     marked = tuple(Annotation(i, 1, box, shape, truncated=True) for i, shape in enumerate(shapes))
     assert usual[3] == Annotation(3, 1, box, masks[2], crowd=True)
     dataset = Dataset.of(
@@ -56,6 +57,27 @@ def test_masks_and_polygons_that_are_packed_come_back() -> None:
     assert dataset.paths() == [Path("a.png"), Path("b/c.png")]
     assert dataset.subset([1]).paths() == [Path("b/c.png")]
     assert pickle.loads(pickle.dumps(dataset[1])) == dataset[1] == unpacked(dataset.packed(1))
+
+
+def test_annotations_are_made_when_they_are_looked_at() -> None:
+    annotations = (
+        Annotation(4, 1, (1.0, 2.0, 3.0, 4.0), Polygons("[[1, 1, 5.5, 1, 5, 5]]")),
+        Annotation(5, 1, (0.0, 0.0, 1.0, 1.0)),
+    )
+    record = Record(1, Path("a.png"), 10, 9, annotations, split="train")
+    dataset = Dataset.of([record], {1: "cell"})
+    unseen = dataset[0]
+    assert "annotations" not in vars(unseen)
+    assert unseen.plain_annotations() == record.plain_annotations()
+    again = Dataset.of([unseen], {1: "cell"})
+    assert "annotations" not in vars(unseen)
+    assert again[0] == record
+    for copy in (pickle.loads(pickle.dumps(unseen)), replace(unseen, split="val"), unseen):
+        assert copy.annotations == annotations
+        assert "annotations" in vars(copy)
+    assert unseen == record
+    with pytest.raises(AttributeError, match="'Record' object has no attribute 'colour'"):
+        _ = dataset[0].colour  # type: ignore[attr-defined]
 
 
 def test_a_subset_shares_the_buffer() -> None:

@@ -22,14 +22,13 @@ from tracesight.data.checks.mask_in_box import mask_in_box
 from tracesight.data.checks.mask_size import mask_size
 from tracesight.data.checks.polygon_crossing import polygon_crossing
 from tracesight.data.checks.polygon_points import polygon_points
-from tracesight.data.polygons import Polygons
-from tracesight.data.record import Record
-from tracesight.scene.mask import Mask
+from tracesight.data.record import FIELDS_OF_ANNOTATION, Record
 
 # Quick enough for every label that is read; none of them draws a mask or opens a picture.
 LABEL_CHECKS: tuple[LabelCheck, ...] = (
     category_unknown, box_inverted, box_empty, box_outside, polygon_points, mask_size, box_twice,
 )  # fmt: skip
+_CATEGORY, _BOX, _SEGMENTATION = map(FIELDS_OF_ANNOTATION.index, ("category_id", "box", "segmentation"))
 # The others, for `tracesight data check` and before a training.
 THOROUGH_CHECKS: tuple[LabelCheck, ...] = (box_small, mask_in_box, polygon_crossing, box_alike)
 
@@ -53,15 +52,16 @@ def _plainly_sound(record: Record, categories: Mapping[int, str]) -> bool:
     It takes a tenth of their time. What one of them finds has to be doubtful here, which its tests make sure of.
     """
     width, height = record.width, record.height
-    for annotation in record.annotations:
-        x1, y1, x2, y2 = annotation.box
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or annotation.category_id not in categories:
+    left = []
+    for plain in record.plain_annotations():
+        x1, y1, x2, y2 = plain[_BOX]
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height) or plain[_CATEGORY] not in categories:
             return False
-        shape = annotation.segmentation
-        sound = shape is None or type(shape) is Polygons or (type(shape) is Mask and shape.size == (height, width))
-        if not sound:
+        shape = plain[_SEGMENTATION]  # text and bytes: sound polygons, and a mask of the picture's size
+        if shape is not None and type(shape) is not str and type(shape) is not bytes:
             return False
-    left = sorted([annotation.box[0] for annotation in record.annotations])
+        left.append(x1)
+    left.sort()
     if any(b - a <= 0.2 for a, b in pairwise(left)):  # two may be the same to a tenth of a pixel
         return False
     return all(number in categories for number in record.labels)

@@ -209,29 +209,38 @@ def _picture_root(file: Path, images: dict[int, dict[str, Any]]) -> Path:
 
 
 def _without_picture(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]]) -> None:
-    for picture in rows.objects.keys() - images.keys():
+    lost = list(rows.pictures() - images.keys())
+    for picture, (plain, others) in zip(lost, rows.objects(lost) if lost else ()):
         message = f"there is no picture with id {picture}"
-        for item in rows.take(picture):
-            who = f"{reading.path}: annotation {item.id}"
+        for number in [*(values[0] for values in plain), *(item.id for item in others)]:
+            who = f"{reading.path}: annotation {number}"
             reading.faults.append(Finding(NO_PICTURE, who, message))
 
 
 def _records(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]], root: Path) -> Iterator[Record]:
     licences = {row.get("id"): row.get("name") or row.get("url") for row in rows.licences if isinstance(row, dict)}
-    for number, row in images.items():
-        name = _file_name(row)
-        path = picture_named(root, name) or root / name
-        objects = rows.take(number)
-        sound = [item for item in objects if isinstance(item, Annotation)]
-        if len(sound) < len(objects) or rows.boxless:
-            _say_what_is_wrong(reading, rows, objects, name, path)
-        yield Record(
-            number, path, row["width"], row["height"], tuple(sound), licence=text(licences.get(row.get("license"))),
-            source=text(row.get("source") or row.get("coco_url")), sensor=text(row.get("sensor")),
-            captured_at=text(row.get("date_captured")), absent=_category_list(reading, row, "neg_category_ids"),
-            not_exhaustive=_category_list(reading, row, "not_exhaustive_category_ids") or (),
-            name=inside(name) or name, group=text(row.get("group")),
-        )  # fmt: skip
+    for (number, row), (plain, others) in zip(images.items(), rows.objects([*images])):
+        get, name = row.get, _file_name(row)
+        normal = inside(name) or name
+        fields: dict[str, Any] = {
+            "id": number,
+            "path": picture_named(root, name) or root / name if "\\" in name else root / normal,
+            "width": row["width"],
+            "height": row["height"],
+            "licence": text(licences.get(get("license"))),
+            "source": text(get("source") or get("coco_url")),
+            "sensor": text(get("sensor")),
+            "captured_at": text(get("date_captured")),
+            "absent": _category_list(reading, row, "neg_category_ids"),
+            "not_exhaustive": _category_list(reading, row, "not_exhaustive_category_ids") or (),
+            "name": normal,
+            "group": text(get("group")),
+        }
+        if others:
+            _say_what_is_wrong(reading, rows, others, name, fields["path"])
+            yield Record(**fields, annotations=tuple(item for item in others if isinstance(item, Annotation)))
+        else:
+            yield Record.plain(plain, fields)
 
 
 def _say_what_is_wrong(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracesight.data.finding import Finding
+from tracesight.data.formats.coco_columns import NONE, POLYGONS, Columns, Texts, are_numbers, by_picture, columns_of
 from tracesight.data.formats.files import brief
 from tracesight.data.formats.json_rows import NotJSON, scan_rows
-from tracesight.data.formats.polygon_text import polygons_only
 from tracesight.data.formats.reading import ANNOTATION_ID, UNREADABLE
 from tracesight.data.polygons import Polygons
-from tracesight.data.record import Annotation, Box
+from tracesight.data.record import Annotation, Box, Plain
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 
@@ -26,21 +26,8 @@ OF_IMAGES = (
     "neg_category_ids", "not_exhaustive_category_ids",
 )  # fmt: skip
 
-# Polygons stay text, under a key of their own: to parse all of their numbers would take longer than all the rest. Only
-# what is well-formed and of three or more points is kept so; the rest is parsed, and what is wrong with it found.
-POLYGONS = "segmentation as text"
-_LIKELY = re.compile(r'"segmentation"\s*+:\s*+(\[\s*+\[[-0-9.,\[\] \t\r\n]*\])', re.ASCII)
-_NUMBER = r"-?+(?:0|[1-9]\d*+)(?:\.\d++)?+"
-_PAIR = rf"{_NUMBER},\s*+{_NUMBER}"
-_PART = rf"\[\s*+{_PAIR}(?:,\s*+{_PAIR}){{2,}}+\s*+\]"
-_SEGMENTATION = re.compile(rf'"segmentation"\s*+:\s*+(\[\s*+{_PART}(?:\s*+,\s*+{_PART})*+\s*+\])', re.ASCII)
-_NUMBERS = frozenset({int, float})
 # The fields of most annotations; only what has others is looked through for them.
 _USUAL = frozenset({"id", "image_id", "category_id", "bbox", "segmentation", POLYGONS, "area", "iscrowd"})
-
-
-# The values of an annotation that has no others: id, category, box, polygons as text or another mask, crowd, area.
-Plain = tuple[int | str, int, Box, Any, bool, float | None]
 
 
 class Wrong(NamedTuple):
@@ -54,16 +41,18 @@ class Wrong(NamedTuple):
 class Rows:
     """What a file holds.
 
-    objects: by image_id, in the order of the file, most as plain values, which take less room (`take`). ids: of
-    annotations. boxless: ids of those whose box is that of their mask. about: texts and numbers of `info`. faults: what
-    is wrong with annotations and needs no picture to be told.
+    columns: the usual annotations; odd: by image_id the others, with their places in the file's array. texts: polygons.
+    ids: of annotations. boxless: ids of those whose box is that of their mask. about: texts and numbers of `info`.
+    faults: what is wrong with annotations and needs no picture to be told. count: of annotations so far.
     """
 
     path: Path
     images: list[dict[str, Any]] = field(default_factory=list)
     categories: list[dict[str, Any]] = field(default_factory=list)
     licences: list[Any] = field(default_factory=list)
-    objects: dict[Any, list[Annotation | Plain | Wrong]] = field(default_factory=dict)
+    columns: list[Columns] = field(default_factory=lambda: [NONE])
+    odd: dict[Any, list[tuple[int, Annotation | Wrong]]] = field(default_factory=dict)
+    texts: Texts = field(default_factory=Texts)
     ids: set[int | str] = field(default_factory=set)
     boxless: set[int | str] = field(default_factory=set)
     about: dict[str, str] = field(default_factory=dict)
@@ -75,19 +64,26 @@ class Rows:
             texts = {key: str(value).strip() for key, value in info.items() if isinstance(value, str | int | float)}
             self.about = {key: value for key, value in texts.items() if value}
 
-    def add_image(self, row: Any) -> None:
-        if not isinstance(row, dict):
-            raise ValueError("'images' must be a list of objects")
-        self.images.append({key: row[key] for key in OF_IMAGES if key in row})
+    def add_images(self, rows: Sequence[Any]) -> None:
+        _only_objects(rows, "images")
+        self.images += [{key: row[key] for key in OF_IMAGES if key in row} for row in rows]
 
-    def add_category(self, row: Any) -> None:
-        if not isinstance(row, dict):
-            raise ValueError("'categories' must be a list of objects")
-        self.categories.append(row)
+    def add_categories(self, rows: Sequence[Any]) -> None:
+        _only_objects(rows, "categories")
+        self.categories += rows
 
-    def add_annotation(self, row: Any) -> None:
-        if not isinstance(row, dict):
-            raise ValueError("'annotations' must be a list of objects")
+    def add_annotations(self, rows: Sequence[Any]) -> None:
+        _only_objects(rows, "annotations")
+        columns = columns_of(rows, self.count, self.texts)
+        if columns is None or not self.ids.isdisjoint(numbers := columns.id.tolist()):
+            for row in rows:
+                self._add_annotation(row)
+            return
+        self.count += len(rows)
+        self.ids.update(numbers)
+        self.columns.append(columns)
+
+    def _add_annotation(self, row: dict[str, Any]) -> None:
         self.count += 1
         number, picture = row.get("id"), row.get("image_id")
         if type(number) is not int and type(number) is not str:
@@ -100,23 +96,27 @@ class Rows:
             number = self._free(number)
         self.ids.add(number)
         try:
-            item = _annotation(number, row)
+            item = _annotation(number, row, self.texts)
         except ValueError as error:
             item = Wrong(number, str(error))
         else:
             if row.get("bbox") is None:
                 self.boxless.add(number)
-        key = picture if type(picture) is int else brief(picture)
-        mine = self.objects.get(key)
-        if mine is None:
-            self.objects[key] = [item]
-        else:
-            mine.append(item)
+        self.odd.setdefault(picture if type(picture) is int else brief(picture), []).append((self.count - 1, item))
 
-    def take(self, picture: Any) -> list[Annotation | Wrong]:
-        """The objects of a picture, which are not kept any longer, so that they go as what is made of them grows."""
-        objects = self.objects.pop(picture, ())
-        return [item if isinstance(item, Annotation | Wrong) else _whole(item) for item in objects]
+    def objects(self, pictures: Sequence[int]) -> Iterator[tuple[list[Plain], list[Annotation | Wrong]]]:
+        """The objects of each of these pictures, in the order of the file: as plain values where all of them are usual,
+        else as what they are. Nothing can be added any more once they are asked for."""
+        for picture, (places, plain) in zip(pictures, by_picture(self.columns, self.texts, pictures)):
+            if picture not in self.odd:
+                yield plain, []
+            else:
+                every = [*zip(places, map(whole, plain)), *self.odd[picture]]
+                yield [], [item for _, item in sorted(every, key=itemgetter(0))]
+
+    def pictures(self) -> set[Any]:
+        """Every image_id of an annotation."""
+        return {*self.odd, *(number for columns in self.columns for number in columns.picture.tolist())}
 
     def _free(self, number: int | str) -> str:
         count = 2
@@ -129,11 +129,11 @@ def rows_of(path: Path) -> Rows:
     """Read a file once. Raises UserError: not JSON, not COCO's arrays, or not to be read at all."""
     rows = Rows(path)
     take = {
-        "images": rows.add_image, "annotations": rows.add_annotation, "categories": rows.add_category,
-        "licenses": rows.licences.append,
+        "images": rows.add_images, "annotations": rows.add_annotations, "categories": rows.add_categories,
+        "licenses": rows.licences.extend,
     }  # fmt: skip
     try:
-        keys = scan_rows(path, take, keep_polygons, {"info": rows.set_about})
+        keys = scan_rows(path, take, rows.texts.keep, {"info": rows.set_about})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (NotJSON, RecursionError) as error:
@@ -146,50 +146,37 @@ def rows_of(path: Path) -> Rows:
     return rows
 
 
-def keep_polygons(content: str) -> str:
-    """JSON with well-formed polygons made strings. Inside a string the quotes before them would be escaped."""
-    pieces = _LIKELY.split(content)
-    polygons = pieces[1::2]
-    if any(mark in content for mark in "\n\r\t"):
-        polygons = list(map(_in_one_line, polygons))
-    if not polygons_only(polygons):
-        return _SEGMENTATION.sub(lambda found: f'"{POLYGONS}":"{_in_one_line(found[1])}"', content)
-    pieces[1::2] = [f'"{POLYGONS}":"{text}"' for text in polygons]
-    return "".join(pieces)
+def _only_objects(rows: Sequence[Any], key: str) -> None:
+    if not {dict}.issuperset(map(type, rows)):
+        raise ValueError(f"{key!r} must be a list of objects")
 
 
-def _in_one_line(polygons: str) -> str:
-    """Without the line breaks and tabs that a string must not hold, and without space after numbers and brackets."""
-    return " ".join(polygons.split()).replace(" ,", ",").replace(" ]", "]")
-
-
-def _annotation(number: int | str, row: dict[str, Any]) -> Annotation | Plain:
+def _annotation(number: int | str, row: dict[str, Any], texts: Texts) -> Annotation:
     """The annotation of a row. Raises ValueError that says what is wrong with it."""
     get: Callable[..., Any] = row.get
-    shape = get(POLYGONS)
-    if shape is None:
-        shape = _segmentation(get("segmentation"))
+    shape = _segmentation(get("segmentation"))
+    if (text_number := get(POLYGONS)) is not None:
+        if type(text_number) is not int or not 0 <= text_number < len(texts):
+            raise ValueError(f"{POLYGONS!r} is a name that is used here; call it something else")
+        shape = Polygons(texts[text_number])
     values, area, category = get("bbox"), get("area"), get("category_id")
     box = _box_around(shape) if values is None and shape is not None else _box(values)
     if type(category) is not int:
         raise ValueError(f"there is no category with id {brief(category)}")
-    area = float(area) if type(area) in _NUMBERS else None
+    area = float(area) if are_numbers([area]) else None
     if _USUAL.issuperset(row):
-        return number, category, box, shape, bool(get("iscrowd")), area
+        return Annotation(number, category, box, shape, bool(get("iscrowd")), area)
     return Annotation(
-        number, category, box, _shape(shape), bool(get("iscrowd")), area, text(get("annotator")), text(get("tool")),
+        number, category, box, shape, bool(get("iscrowd")), area, text(get("annotator")), text(get("tool")),
         text(get("time")), _keypoints(row["keypoints"]) if "keypoints" in row else None, bool(get("difficult")),
         bool(get("truncated")),
     )  # fmt: skip
 
 
-def _whole(plain: Plain) -> Annotation:
+def whole(plain: Plain) -> Annotation:
+    """The annotation of a usual row."""
     number, category, box, shape, crowd, area = plain
-    return Annotation.usual(number, category, box, _shape(shape), crowd, area)
-
-
-def _shape(shape: Any) -> Any:
-    return Polygons(shape) if type(shape) is str else shape
+    return Annotation(number, category, box, Polygons(shape), crowd, area)
 
 
 def _box(values: Any) -> Box:
@@ -199,14 +186,12 @@ def _box(values: Any) -> Box:
     x, y, w, h = values
     if type(x) is type(y) is type(w) is type(h) is float and math.isfinite(x + y + w + h):  # nearly always
         return x, y, x + w, y + h
-    if not _are_numbers(values):
+    if not are_numbers(values):
         raise ValueError(f"bbox must be four numbers [x, y, width, height], not {brief(values)}")
     return float(x), float(y), float(x + w), float(y + h)
 
 
-def _box_around(shape: list[list[float]] | str | Mask) -> Box:
-    if isinstance(shape, str):
-        shape = Polygons(shape).parts
+def _box_around(shape: Sequence[list[float]] | Mask) -> Box:
     if isinstance(shape, Mask):
         if not shape.area:
             raise ValueError("it has no box, and its mask no pixel")
@@ -227,22 +212,15 @@ def _segmentation(value: Any) -> list[list[float]] | Mask | None:
     if not isinstance(value, list) or not all(isinstance(part, list) for part in value):
         raise ValueError(f"segmentation must be a list of polygons or run lengths, not {brief(value)}")
     for part in value:
-        if not _are_numbers(part):
+        if not are_numbers(part):
             raise ValueError(f"a polygon must be x, y of three or more points, not {brief(part)}")
     return value
 
 
 def _keypoints(values: Any) -> tuple[tuple[float, float, int], ...]:
-    if not isinstance(values, list) or len(values) % 3 or not _are_numbers(values):
+    if not isinstance(values, list) or len(values) % 3 or not are_numbers(values):
         raise ValueError(f"keypoints must be x, y and visibility of each point, not {brief(values)}")
     return tuple((float(x), float(y), int(v)) for x, y, v in zip(values[0::3], values[1::3], values[2::3]))
-
-
-def _are_numbers(values: list[Any]) -> bool:
-    try:
-        return _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values))
-    except OverflowError:  # a whole number with hundreds of digits
-        return False
 
 
 def text(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""A large JSON object read row by row: the elements of its arrays are handed over one at a time and then forgotten.
+"""A large JSON object read row by row: the elements of its arrays are handed over a few at a time and then forgotten.
 
 Parsed as a whole, a label file takes several times its size in Python objects.
 """
@@ -29,11 +29,12 @@ class NotJSON(ValueError):
 
 def scan_rows(
     path: Path,
-    take: Mapping[str, Callable[[Any], object]],
+    take: Mapping[str, Callable[[list[Any]], object]],
     prepare: Callable[[str], str] | None = None,
     whole: Mapping[str, Callable[[Any], object]] | None = None,
 ) -> set[str]:
-    """Call `take[key]` with each element of the array under this key of the file's object; the keys that are there.
+    """Call `take[key]` with the elements of the array under this key of the file's object, some at a time; the keys
+    that are there.
 
     What lies under other keys is read and dropped, but for values that are no arrays, which `whole[key]` gets. prepare:
     changes the text before it is parsed, a piece at a time, and its own changes no more. Raises NotJSON, also for what
@@ -56,7 +57,7 @@ class _Scanner:
         self.scan_once: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
 
     def scan(
-        self, take: Mapping[str, Callable[[Any], object]], whole: Mapping[str, Callable[[Any], object]]
+        self, take: Mapping[str, Callable[[list[Any]], object]], whole: Mapping[str, Callable[[Any], object]]
     ) -> set[str]:
         keys: set[str] = set()
         if self.next_character() != "{":
@@ -82,15 +83,15 @@ class _Scanner:
             self.fail("Extra data")
         return keys
 
-    def array(self, take: Callable[[Any], object]) -> None:
+    def array(self, take: Callable[[list[Any]], object]) -> None:
         self.at += 1
         if self.next_character() == "]":
             self.at += 1
             return
         while True:
-            for value in self.block():
-                take(value)
-            take(self.value())
+            if some := self.block():
+                take(some)
+            take([self.value()])
             if self.next_character() == "]":
                 self.at += 1
                 return

@@ -7,7 +7,6 @@ is therefore told from its characters alone: which of them may follow which, and
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,13 +27,12 @@ _PART = rb"\[,(?:,,){2,}\]"  # x, y of three points or more, without the numbers
 _PARTS = re.compile(rb"\[" + _PART + rb"(?:," + _PART + rb")*\]")
 
 
-def polygons_only(texts: Sequence[str]) -> bool:
+def polygons_only(joined: bytes) -> bool:
     """Whether each text is [[x, y, x, y, x, y, …], …]: one polygon or more, of three points or more, in numbers without
     exponents, with space only after commas and opening brackets. False says nothing: the texts may still be JSON.
 
-    texts: of digits, the characters "-.,[]" and white space.
+    joined: texts of digits, the characters "-.,[]" and white space, with semicolons between them.
     """
-    joined = ";".join(texts).encode()
     kinds = np.frombuffer(joined.translate(_KIND), np.uint8)
     if (16 * kinds[:-1] + kinds[1:]).tobytes().translate(None, _PAIRS):
         return False
