@@ -70,7 +70,7 @@ def measure(folder: Path, count: int, saves: int) -> tuple[list[float], list[flo
             return network(loaded.batch, loaded.targets)
 
     watch = LossWatch(began, dataset, folder, losses_of, lambda step, row: None)
-    batches = partial(detect.batches_of, config, splits, None, ALONE, print)
+    batches = partial(detect.batches_of, config, splits, None, ALONE, 0, print)
     seconds, taken, marked = [], [], time.perf_counter()
     with repeatable(device):
         for _, part in steps(began, batches, partial(detect.rate_of, config, began.total), Display(lambda line: None)):

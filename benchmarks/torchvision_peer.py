@@ -12,6 +12,7 @@ from torchvision.models import detection, resnet18
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, _resnet_fpn_extractor, resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
@@ -34,6 +35,7 @@ def peer(
     side: int = 800,
     proposals: int = 1000,
     v2: bool = False,
+    keypoints: int = 0,
 ):
     """torchvision's model with random weights that detects many objects of several classes on `pictures`.
 
@@ -60,6 +62,11 @@ def peer(
     kind = detection.MaskRCNN if masks else detection.FasterRCNN
     limits = {"rpn_pre_nms_top_n_test": proposals, "rpn_post_nms_top_n_test": proposals}
     model = kind(backbone, num_classes, min_size=side, max_size=int(side * 5 / 3), **parts, **limits)
+    if keypoints:
+        heads = model.roi_heads
+        heads.keypoint_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2)
+        heads.keypoint_head = KeypointRCNNHeads(backbone.out_channels, (512,) * 8)
+        heads.keypoint_predictor = KeypointRCNNPredictor(512, keypoints)
     with torch.no_grad():
         _calibrate(model, pictures)
     return model.eval()
@@ -286,8 +293,8 @@ def for_torchvision(batch: Batch, targets: Targets, masks: Tensor) -> tuple[list
     sizes = batch.sizes.tolist()
     images = [image[:, :h, :w].contiguous() for image, (h, w) in zip(batch.images, sizes)]
     labels = [
-        {"boxes": b[v], "labels": c[v], "masks": m[v.cpu(), :h, :w].to(b.device, torch.uint8)}
-        for b, c, v, m, (h, w) in zip(targets.boxes, targets.labels, targets.valid, masks, sizes)
+        {"boxes": b[v], "labels": c[v], "masks": m[v.cpu(), :h, :w].to(b.device, torch.uint8), "keypoints": k[v]}
+        for b, c, v, m, k, (h, w) in zip(targets.boxes, targets.labels, targets.valid, masks, targets.keypoints, sizes)
     ]
     return images, labels
 

@@ -19,7 +19,11 @@ import torch
 import yaml
 from torch import nn
 
+from tracesight.data.points import points_from_json, points_to_json
+from tracesight.data.record import Keypoints
 from tracesight.errors import UserError
+from tracesight.models.keypoint_head import keypoints_of
+from tracesight.weights.pickles import is_pickle, refuse_pickles
 
 FORMAT = "tracesight-bundle"
 VERSION = 1
@@ -27,9 +31,6 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "bundle.json"
 DEFAULT_THRESHOLD = 0.5
 CATEGORIES = 5  # most categories of a picture as a whole that a scene has, unless told otherwise
 UNUSED = "N/A"  # the name of a category that the network has and nobody uses
-
-_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch's zip, and a bare pickle
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class Bundle:
     side has become "resize". thresholds: "operating", the score, 0–1, from which an object or category counts; of a
     classifier "temperature", by which its scores are divided. metrics: as evaluation gave them. lineage: what the model
     was made from. max_objects: most objects, or categories, a picture. multi_label: a picture may show any number of
-    categories.
+    categories. keypoints: the points of a category's objects by its id, where the network finds any.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Bundle:
     lineage: dict[str, Any]
     max_objects: int
     multi_label: bool = False
+    keypoints: dict[int, Keypoints] = field(default_factory=dict)
     _cache: dict[Any, str] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -69,12 +71,14 @@ class Bundle:
         max_objects: int | None = None,
         multi_label: bool = False,
         resize: int | None = None,
+        keypoints: Mapping[int, Keypoints] | None = None,
     ) -> Bundle:
         """A bundle around a model that `tracesight.build` made.
 
         categories: exactly as many as the network has (background not counted); unused ones are named "N/A".
         image_size: short side in pixels; max_size: most of the long side, None for 5/3 of image_size.
-        thresholds: None for {"operating": 0.5}. max_objects: None for the model's own.
+        thresholds: None for {"operating": 0.5}. max_objects: None for the model's own. keypoints: by category id, those
+        of categories that have points; dropped where the network finds none.
         Of a classifier image_size is the side of what it sees; resize: the short side that a picture gets before, None
         for 8/7 of image_size, or image_size where the network is made for small pictures; thresholds: None for
         {"operating": 0} (0.5 with `multi_label`) and a temperature of 1; max_objects: None for 5.
@@ -107,7 +111,8 @@ class Bundle:
         if most < 1:
             raise UserError(f"max_objects={most}: need at least 1")
         said = dict(metrics or {}), dict(lineage or {})
-        return cls(model, named, preprocessing, thresholds, *said, most, multi_label)
+        points = _checked_points(keypoints or {}, named, keypoints_of(model))
+        return cls(model, named, preprocessing, thresholds, *said, most, multi_label, points)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -192,7 +197,9 @@ class Bundle:
         return folder
 
     def _facts(self) -> dict[str, Any]:
-        kind = {"multi_label": self.multi_label} if self.task == "classify" else {}
+        kind: dict[str, Any] = {"multi_label": self.multi_label} if self.task == "classify" else {}
+        if self.keypoints:
+            kind["keypoints"] = points_to_json(self.keypoints)
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -231,12 +238,12 @@ def load(folder: str | Path) -> Bundle:
     if folder.is_file():
         raise UserError(
             f"{folder}: a file, and a bundle is a folder; "
-            + ("pickled checkpoints can run code and are refused: " if _is_pickle(folder) else "")
+            + ("pickled checkpoints can run code and are refused: " if is_pickle(folder) else "")
             + "bring other people's weights in with `tracesight weights import`"
         )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name the folder of a bundle, such as RUN/best")
-    _refuse_pickles(folder)
+    refuse_pickles(folder, WEIGHTS)
     for name in (CARD, CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             hint = "".join(f"; did you mean {folder / part}?" for part in ("best", "last") if (folder / part).is_dir())
@@ -286,6 +293,7 @@ def _assemble(card: dict[str, Any], config: dict[str, Any], weights: bytes) -> B
     bundle = Bundle(
         model, categories, preprocessing, thresholds, card["metrics"], card["lineage"], int(card["max_objects"]),
         bool(card.get("multi_label", False)),
+        _checked_points(points_from_json(card.get("keypoints", ())), categories, keypoints_of(model)),
     )  # fmt: skip
     bundle._cache[bundle._content_key()] = card["digest"]
     return bundle
@@ -341,29 +349,17 @@ def _checked_categories(categories: Mapping[int, str], spec: Mapping[str, Any]) 
     return {number: categories[number] for number in sorted(categories)}
 
 
+def _checked_points(points: Mapping[int, Keypoints], categories: Mapping[int, str], most: int) -> dict[int, Keypoints]:
+    """Of a network that finds `most` points of an object. Raises UserError for more of them, or two of one name."""
+    for number, named in points.items() if most else ():
+        if len(named.names) > most or len(set(named.names)) < len(named.names):
+            raise UserError(f"category {number}: need at most {most} keypoints, each of a name of its own")
+    return {number: points[number] for number in sorted(points) if number in categories} if most else {}
+
+
 def _check_threshold(threshold: Any) -> None:
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise UserError(f"threshold {threshold!r}: need a number from 0 to 1")
-
-
-def _is_pickle(path: Path) -> bool:
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as stream:
-            return stream.read(4).startswith(_PICKLE_STARTS)
-    except OSError:
-        return False
-
-
-def _refuse_pickles(folder: Path) -> None:
-    """A pickle is refused even beside good files: whoever put it there meant it to be opened."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and _is_pickle(path):
-            raise UserError(
-                f"{path}: a pickle, which can run code and is refused; a bundle holds {WEIGHTS}. "
-                "Bring other people's weights in with `tracesight weights import`"
-            )
 
 
 def _read_card(folder: Path) -> dict[str, Any]:

@@ -58,5 +58,6 @@ def batch_of(objects: int) -> tuple[Batch, Targets]:
         valid[..., None].long().expand(2, 32, 2) * 6,
         torch.zeros(2, 32).long(),
         torch.ones(64, dtype=torch.uint8),
+        valid[..., None, None].float() * torch.tensor([[20.0, 15, 2], [30, 30, 1], [50, 20, 2], [25, 35, 0]]),
     )
     return batch, targets

@@ -19,7 +19,7 @@ from torchvision_peer import (
     their_detections,
 )
 
-from tracesight.data.batch import Batch, Targets
+from tracesight.data.batch import Batch, Targets, predict_batch
 from tracesight.data.pictures import open_picture
 from tracesight.models.pixels import IMAGENET_MEAN, IMAGENET_STD
 
@@ -55,6 +55,27 @@ def test_detections_equal_torchvisions(masks, v2):
     assert objects >= 50
 
 
+def test_keypoints_equal_torchvisions():
+    images = pictures(1)
+    theirs = peer(images, depth=18, masks=False, keypoints=5, num_classes=2, side=256, proposals=PROPOSALS)
+    limits = {"pre_nms_test": PROPOSALS, "post_nms_test": PROPOSALS}
+    model = ours(theirs, "keypoint_rcnn_resnet18_fpn", rpn=limits, num_keypoints=5).eval()
+    raw = (images[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy()
+    batch = predict_batch([raw], 256)
+    with torch.inference_mode():
+        found, expected = model(batch), theirs([as_picture(raw)])[0]
+    back = (torch.tensor(raw.shape[:2]) / batch.sizes[0]).flip(0)
+    apart = (found.boxes[0, found.valid[0], None] * back.repeat(2) - expected["boxes"]).abs().amax(-1)
+    nearest = apart.argmin(1)
+    same = apart.amin(1) <= 0.05
+    assert same.float().mean() >= 0.95 and same.sum() >= 20
+    ours_, theirs_ = found.keypoints[0, found.valid[0]][same][..., :2] * back, expected["keypoints"][nearest[same]]
+    theirs_ = theirs_[..., :2]
+    # Rounding may make the pixel beside the best one better.
+    assert ((ours_ - theirs_).abs().amax(-1) < 0.05).float().mean() >= 0.99
+    assert len(theirs_.flatten(0, 1).unique(dim=0)) > 2 * len(theirs_)
+
+
 def labelled_batch(height=160, width=256):
     """Two pictures without resizing, five filled ellipses each, cut by the picture's edge now and then."""
     images, count = torch.stack(pictures(2, height, width)), 2
@@ -62,7 +83,7 @@ def labelled_batch(height=160, width=256):
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     boxes, crop_boxes, sizes = torch.zeros(count, 32, 4), torch.zeros(count, 32, 4), torch.zeros(count, 32, 2).long()
     labels, offsets = torch.zeros(count, 32).long(), torch.zeros(count, 32).long()
-    whole = torch.zeros(count, 32, height, width, dtype=torch.bool)
+    whole, points = torch.zeros(count, 32, height, width, dtype=torch.bool), torch.zeros(count, 32, 5, 3)
     pixels, used = [], 0
     for n in range(count):
         for j in range(5):
@@ -74,19 +95,25 @@ def labelled_batch(height=160, width=256):
             boxes[n, j] = crop_boxes[n, j] = box
             sizes[n, j], labels[n, j], offsets[n, j] = torch.tensor([y1 - y0, x1 - x0]), j % 4 + 1, used
             whole[n, j] = mask
+            # Inside, on the edges and outside, a third of them not labelled.
+            points[n, j, :, :2] = box[:2] + (torch.randint(-1, 10, (5, 2)) / 8) * (box[2:] - box[:2])
+            points[n, j, :, 2] = torch.randint(0, 3, (5,))
             pixels.append(mask[y0:y1, x0:x1].flatten().to(torch.uint8))
             used += len(pixels[-1])
     valid = labels > 0
     keys = torch.tensor([[0, 0], [0, 1]])
     batch = Batch(images, torch.tensor([[height, width]] * count), keys)
-    targets = Targets(boxes, labels, valid, torch.zeros_like(valid), crop_boxes, sizes, offsets, torch.cat(pixels))
+    targets = Targets(
+        boxes, labels, valid, torch.zeros_like(valid), crop_boxes, sizes, offsets, torch.cat(pixels), points
+    )
     return batch, targets, whole
 
 
 def test_losses_equal_torchvisions_on_the_same_samples():
+    """With masks and keypoints, which torchvision's parts can have together though none of its builders does so."""
     batch, targets, whole = labelled_batch()
-    theirs = peer(list(batch.images), depth=18, num_classes=5, side=160, proposals=PROPOSALS)
-    model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 128})
+    theirs = peer(list(batch.images), depth=18, keypoints=5, num_classes=5, side=160, proposals=PROPOSALS)
+    model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 128}, num_keypoints=5)
     our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole)
     assert set(our_losses) == set(their_losses)
     for name, loss in our_losses.items():

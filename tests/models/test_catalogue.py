@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -67,7 +68,11 @@ COUNTED = {
     "cifar_resnet18": 11_689_512 - 990 * 513 - 40 * 3 * 64,
 }
 # Published for batch norm's: torchvision counts 41,755,286 and 44,401,393 with frozen norms.
-DETECTORS = {"faster_rcnn_resnet50_fpn": 41_755_286, "mask_rcnn_resnet50_fpn": 44_401_393}
+DETECTORS = {
+    "faster_rcnn_resnet50_fpn": 41_755_286,
+    "mask_rcnn_resnet50_fpn": 44_401_393,
+    "keypoint_rcnn_resnet50_fpn": 59_137_258,
+}
 # With batch norm in the backbone too, as torchvision has it there.
 V2 = {"faster_rcnn_resnet50_fpn_v2": 43_712_278, "mask_rcnn_resnet50_fpn_v2": 46_359_409}
 C4 = ("faster_rcnn_", "_c4")
@@ -183,16 +188,19 @@ def test_classifiers_run_forward_and_backward(name):
     assert [tuple(stage.shape) for stage in stages] == expected
 
 
-@pytest.mark.parametrize("name", those("detect", "segment"))
+@pytest.mark.parametrize("name", [*those("detect", "segment"), "mask_rcnn_resnet18_fpn with keypoints"])
 def test_detectors_run_forward_and_backward(name):
-    masks, alone, finds = name.startswith("mask"), name.startswith("rpn_"), "faster" in name or "mask" in name
-    model = build(name, 2 if alone else 4, **small_args(name))
+    masks, alone = name.startswith("mask"), name.startswith("rpn_")
+    finds = any(word in name for word in ("faster", "mask", "keypoint"))
+    points = {"num_keypoints": 4, "keypoint_channels": 16} if "keypoint" in name else {}
+    model = build(name.split()[0], 2 if alone else 4, **small_args(name.split()[0]), **points)
     batch, targets = batch_of(1)
     batch = batch if finds or alone else given(batch)
     losses = model(batch, targets)
     assert ("loss_objectness" in losses) == ("loss_rpn_box_reg" in losses) == (finds or alone)
     assert ("loss_classifier" in losses) == ("loss_box_reg" in losses) == (not alone)
     assert ("loss_mask" in losses) == masks
+    assert ("loss_keypoint" in losses) == bool(points)
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     with torch.inference_mode():
@@ -203,17 +211,26 @@ def test_detectors_run_forward_and_backward(name):
     # Inside the picture, not only inside the padded batch.
     assert (found.boxes[1, found.valid[1]].amax(0) <= torch.tensor([70.0, 50, 70, 50])).all()
     assert (found.masks is not None) == masks
+    assert (found.keypoints is not None) == bool(points)
+    if found.keypoints is not None:
+        assert found.keypoints.shape == (2, 7, 4, 3)
+        x, y, sure = found.keypoints.unbind(-1)
+        box = found.boxes[..., None]
+        inside = (x >= box[:, :, 0]) & (x <= box[:, :, 2]) & (y >= box[:, :, 1]) & (y <= box[:, :, 3])
+        assert inside[found.valid].all()
+        assert (sure[found.valid] > 0).all() and (sure <= 1).all() and not found.keypoints[~found.valid].any()
 
 
 @pytest.mark.parametrize("objects", [0, 32])
 def test_no_objects_and_as_many_as_fit_give_finite_losses(objects):
-    model = build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, **SMALL)
+    heads = {"mask_channels": 16, "num_keypoints": 4, "keypoint_channels": 16}
+    model = build("mask_rcnn_resnet18_fpn", 4, **heads, **SMALL)
     losses = model(*batch_of(objects))
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     if not objects:
-        assert losses["loss_box_reg"] == losses["loss_mask"] == 0
+        assert losses["loss_box_reg"] == losses["loss_mask"] == losses["loss_keypoint"] == 0
 
 
 def test_objects_without_a_mask_are_left_out_of_the_mask_loss():
@@ -221,6 +238,38 @@ def test_objects_without_a_mask_are_left_out_of_the_mask_loss():
     model = build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, **SMALL)
     assert model(batch, targets)["loss_mask"] > 0
     assert model(batch, targets._replace(mask_sizes=torch.zeros_like(targets.mask_sizes)))["loss_mask"] == 0
+
+
+def test_points_that_nobody_labelled_or_that_lie_outside_are_left_out_of_the_keypoint_loss():
+    batch, targets = batch_of(1)
+    model = build("keypoint_rcnn_resnet18_fpn", 4, num_keypoints=4, keypoint_channels=16, **SMALL)
+    usual = model(batch, targets)["loss_keypoint"]
+    # A softmax over 56 × 56 cells that says nothing yet.
+    assert usual.item() == pytest.approx(math.log(56**2), abs=0.5)
+    hidden, outside = targets.keypoints.clone(), targets.keypoints.clone()
+    hidden[..., 2] = 0
+    outside[..., 0] = 1000
+    for points in (hidden, outside):
+        losses = model(batch, targets._replace(keypoints=points))
+        assert losses["loss_keypoint"] == 0 and losses["loss_box_reg"] > 0
+        sum(losses.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_soft_nms_is_a_setting_of_the_model():
+    batch, _ = batch_of(1)
+    found = {}
+    for kind in ("hard", "linear", "gaussian"):
+        torch.manual_seed(0)
+        model = build("faster_rcnn_resnet18_fpn", 4, **{**SMALL, "roi": {**SMALL["roi"], "nms": kind}}).eval()
+        with torch.inference_mode():
+            found[kind] = model(batch)
+        scores = found[kind].scores
+        assert (scores[:, 1:] <= scores[:, :-1]).all() and (scores[found[kind].valid] > 0).all()
+    assert torch.equal(found["hard"].boxes[:, 0], found["linear"].boxes[:, 0])
+    assert not torch.equal(found["hard"].scores, found["gaussian"].scores)
+    with pytest.raises(UserError, match=r"roi\.nms is 'firm'; use hard, linear or gaussian"):
+        build("faster_rcnn_resnet18_fpn", 4, roi={"nms": "firm"})
 
 
 def test_mode_does_not_decide_what_comes_out():

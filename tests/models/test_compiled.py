@@ -1,4 +1,4 @@
-"""One graph: Mask R-CNN exports with dynamic shapes and compiles whole, and both give what eager mode gives."""
+"""One graph: Mask R-CNN with keypoints exports with dynamic shapes and compiles whole, and equals eager mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW = {**SMALL, "rpn": {**SMALL["rpn"], "pre_nms_test": 40, "post_nms_test": 30}
 
 def detector():
     torch.manual_seed(0)
-    return build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, **FEW)
+    return build("mask_rcnn_resnet18_fpn", 4, mask_channels=16, num_keypoints=4, keypoint_channels=16, **FEW)
 
 
 def pictures(count, height, width):
@@ -36,7 +36,7 @@ class OnTensors(nn.Module):
         self.model = model
 
     def forward(self, images, sizes):
-        return tuple(self.model(Batch(images, sizes, torch.zeros_like(sizes))))
+        return tuple(v for v in self.model(Batch(images, sizes, torch.zeros_like(sizes))) if v is not None)
 
 
 def assert_equal(found, expected):

@@ -14,7 +14,7 @@ from small_networks import picture, small_bundle, small_model
 
 import tracesight as ts
 from tracesight import predict
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Dataset, Keypoints, Record
 from tracesight.errors import PartialFailure, UserError
 from tracesight.scene import Scene
 
@@ -41,6 +41,27 @@ def test_boxes_and_masks_are_scaled_back_and_objects_filtered() -> None:
     assert item.mask.size == (100, 300)
     left, top, right, bottom = item.mask.box
     assert (abs(left - 30) <= 2, abs(top - 20) <= 2, abs(right - 60) <= 2, abs(bottom - 80) <= 2) == (True,) * 4
+
+
+def test_keypoints_are_scaled_back_and_named_where_their_category_has_points() -> None:
+    found = torch.tensor([[[10.0, 20, 0.9], [12, 49.5, 0.5], [0, 0, 0.1]], [[50, 20, 1], [1, 1, 1], [2, 2, 1]]])
+    objects = predict.detections_to_objects(
+        torch.tensor([[10.0, 10, 30, 50], [0, 0, 90, 50]]),
+        torch.tensor([0.9, 0.8]),
+        torch.tensor([1, 2]),
+        torch.tensor([True, True]),
+        None,
+        found,
+        categories={4: "dog", 9: "box"},
+        points={4: Keypoints(("nose", "tail"), ((0, 1),))},
+        network_size=(50, 100),
+        picture_size=(100, 300),
+        threshold=0.5,
+    )
+    dog, box = objects
+    assert [(p.name, p.x, p.y) for p in dog.keypoints] == [("nose", 30, 40), ("tail", 36, 99)]
+    assert dog.keypoints[0].score == pytest.approx(0.9)
+    assert (dog.skeleton, box.keypoints, box.skeleton) == ((("nose", "tail"),), (), ())
 
 
 def test_a_threshold_keeps_scores_equal_to_it(tmp_path: Path) -> None:

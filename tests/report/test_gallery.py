@@ -30,13 +30,13 @@ def test_objects_are_moved_with_the_window(tmp_path: Path) -> None:
     from tracesight.report.gallery import _moved
 
     dataset, results = made(tmp_path)
-    right = truth_objects(dataset[0], dataset.categories)[0]
+    right = truth_objects(dataset[0], dataset)[0]
     moved = _moved(right, (5, 0, 45, 40), (120, 120))
     assert moved is not None and moved.mask is not None
     assert moved.box == (0, 15, 60, 75)
     assert moved.mask.box == (0, 15, 60, 75)
     assert _moved(right, (60, 60, 100, 100), (120, 120)) is None
-    shown = result_objects(results[4], dataset.categories, 0.98)
+    shown = result_objects(results[4], dataset, 0.98)
     picture = open_picture(dataset[0].path)
     drawn = np.asarray(beside(picture, [], shown, (0, 0, SIDE, SIDE), 240))
     left, right_half = drawn[:, :240], drawn[:, -240:]

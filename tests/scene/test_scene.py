@@ -13,6 +13,7 @@ from PIL import Image
 import tracesight.scene
 from tracesight.errors import UserError
 from tracesight.scene import (
+    Keypoint,
     Mask,
     Measurement,
     Picture,
@@ -34,9 +35,11 @@ def make_scene(path: str | None = "tray/é\udc80.png") -> Scene:
     crop = np.ones((4, 6), np.bool_)
     crop[1, 2] = False
     mask = Mask.from_crop(crop, (3, 5), (20, 30))
+    points = (Keypoint("left_end", 6, np.float32(4.5), 1), Keypoint("right_end", 9.5, 5, 0.25))
     nut = SceneObject(
-        "nut", 7, np.float32(0.93), np.array([5.25, 3, 11, 7]), mask, Track(4), (Measurement("area", 41.5, "µm²"),)
-    )
+        "nut", 7, np.float32(0.93), np.array([5.25, 3, 11, 7]), mask, Track(4), (Measurement("area", 41.5, "µm²"),),
+        points, (("left_end", "right_end"),),
+    )  # fmt: skip
     bolt = SceneObject("bolt", np.int64(0), 0.5, (0, 0, 3, 4))
     whole = (SceneCategory("tray", np.int64(2), np.float32(0.75)), SceneCategory("box", 1, 0.25))
     return Scene(Picture(SHA, 30, 20, path), (nut, bolt), "bundle", 0.05, categories=whole)
@@ -62,7 +65,7 @@ def test_what_save_writes_follows_the_schema(tmp_path):
     schema = json.loads(SCHEMA.read_text("utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
-    assert schema["$id"] == "urn:tracesight:scene:2"
+    assert schema["$id"] == "urn:tracesight:scene:3"
     for scene in (make_scene(), make_scene(None), Scene(Picture(None, 3, 2))):
         scene.save(tmp_path / "scene.json")
         validator.validate(json.loads((tmp_path / "scene.json").read_text("utf-8")))
@@ -70,7 +73,8 @@ def test_what_save_writes_follows_the_schema(tmp_path):
 
 def test_published_schema_is_the_packaged_one():
     published = Path(__file__).parents[2] / "docs" / "schema"
-    assert (published / "scene-2.json").read_bytes() == SCHEMA.read_bytes()
+    assert (published / "scene-3.json").read_bytes() == SCHEMA.read_bytes()
+    assert json.loads((published / "scene-2.json").read_text("utf-8"))["$id"] == "urn:tracesight:scene:2"
     assert json.loads((published / "scene-1.json").read_text("utf-8"))["$id"] == "urn:tracesight:scene:1"
 
 
@@ -99,9 +103,34 @@ def test_version_1_is_read_kept_and_written_as_it_was(tmp_path):
         Scene.load(path)
 
 
+# As version 2 wrote it, with its digest then.
+SECOND = """{"schema": "2", "picture": {"sha256": null, "width": 30, "height": 20, "path": "a.png"}, "bundle": "b", \
+"threshold": 0.5, "categories": [{"category": "tray", "category_id": 2, "score": 0.75}], "objects": [
+ {"category": "nut", "category_id": 7, "score": 0.5, "box": [5.0, 3.0, 11.0, 7.0], "mask": null, "track": null, \
+"measurements": []}
+]}
+"""
+SECOND_DIGEST = "f324ab1e0901a07a0e2710fee823aa0e4a562bc9fc0a9c91223be105380f257f"
+
+
+def test_version_2_is_read_kept_and_written_as_it_was(tmp_path):
+    path = tmp_path / "scene.json"
+    path.write_text(SECOND)
+    scene = Scene.load(path)
+    assert (scene.schema, scene.categories[0].category, scene.objects[0].keypoints) == ("2", "tray", ())
+    assert scene.digest() == SECOND_DIGEST
+    scene.save(path)
+    assert path.read_text() == SECOND
+    with pytest.raises(ValueError, match="version 2 has no keypoints"):
+        replace(scene, objects=make_scene().objects)
+    path.write_text(SECOND.replace('"mask"', '"keypoints": [], "mask"'))
+    with pytest.raises(UserError, match="key 'keypoints'"):
+        Scene.load(path)
+
+
 BROKEN = [
     (lambda v: v.pop("schema"), 'it has no "schema"'),
-    (lambda v: v.update(schema="3"), "version '3' is not one"),
+    (lambda v: v.update(schema="4"), "version '4' is not one"),
     (lambda v: v.update(categories=3), "categories must be a list"),
     (lambda v: v["categories"][1].update(score=-0.1), r"categories\[1\]: score must lie between 0 and 1"),
     (lambda v: v["categories"][0].update(box=[]), r"categories\[0\]: category has a key 'box'"),
@@ -122,6 +151,9 @@ BROKEN = [
     (lambda v: v["objects"][1].update(box=[4, 2, 3, 5]), r"objects\[1\]: box must be \(x1, y1, x2, y2\)"),
     (lambda v: v["objects"][0]["mask"].update(counts="6"), r"objects\[0\]: mask: mask counts cover 6 pixels"),
     (lambda v: v["objects"][0]["track"].update(id="a"), r"objects\[0\]: track id must be a whole number"),
+    (lambda v: v["objects"][0]["keypoints"][1].update(score=2), r"objects\[0\]: score must lie between 0 and 1"),
+    (lambda v: v["objects"][0]["keypoints"][1].pop("x"), r"objects\[0\]: keypoint has no 'x'"),
+    (lambda v: v["objects"][0].update(skeleton=[["a", "b", "c"]]), r"objects\[0\]: skeleton must be pairs of names"),
     (lambda v: v["objects"][0]["measurements"][0].pop("unit"), r"objects\[0\]: measurement has no 'unit'"),
 ]
 
@@ -167,6 +199,7 @@ def test_digest_leaves_out_where_the_picture_lay_and_nothing_else():
         replace(scene, objects=scene.objects[::-1]),
         replace(scene, categories=scene.categories[:1]),
         replace(scene, objects=(replace(scene.objects[0], score=0.94), scene.objects[1])),
+        replace(scene, objects=(replace(scene.objects[0], keypoints=scene.objects[0].keypoints[:1]), scene.objects[1])),
         replace(scene, picture=replace(scene.picture, sha256="f" * 64)),
     ]
     assert len({item.digest() for item in (scene, *changed)}) == len(changed) + 1
@@ -177,6 +210,7 @@ def test_coco_results():
     first, second = scene.to_coco(image_id=12)
     assert (first["image_id"], first["category_id"], first["bbox"]) == (12, 7, [5.25, 3.0, 5.75, 4.0])
     assert Mask.from_coco(first["segmentation"]) == scene.objects[0].mask
+    assert first["keypoints"] == [6.0, 4.5, 1.0, 9.5, 5.0, 0.25]
     assert second == {"image_id": 12, "category_id": 0, "bbox": [0.0, 0.0, 3.0, 4.0], "score": 0.5}
     json.dumps([first, second])
     assert [row["image_id"] for row in coco_results([scene, scene])] == [0, 0, 1, 1]
@@ -192,6 +226,7 @@ def test_csv_has_one_row_an_object(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["category"] for row in rows] == ["nut", "bolt"]
     assert rows[0] | {"picture": "a,b.png", "object": "0", "area": "23", "track": "4", "area [µm²]": "41.5"} == rows[0]
+    assert (rows[0]["left_end x [px]"], rows[0]["right_end y [px]"], rows[1]["left_end x [px]"]) == ("6.0", "5.0", "")
     assert (float(rows[0]["x1"]), rows[1]["area"], rows[1]["area [µm²]"]) == (5.25, "", "")
 
 

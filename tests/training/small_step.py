@@ -23,7 +23,7 @@ def batch() -> Loaded:
     sizes = valid[..., None].long().expand(2, 32, 2) * 6
     targets = Targets(
         boxes, valid.long() * 2, valid, torch.zeros_like(valid), boxes.clone(), sizes,
-        torch.zeros(2, 32).long(), torch.ones(64, dtype=torch.uint8),
+        torch.zeros(2, 32).long(), torch.ones(64, dtype=torch.uint8), torch.zeros(2, 32, 0, 3),
     )  # fmt: skip
     shown = Batch(images, torch.tensor([[64, 96], [50, 70]]), torch.tensor([[0, 0], [0, 1]]))
     return Loaded(shown, targets, [5, 2], [(64, 96), (50, 70)])

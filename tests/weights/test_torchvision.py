@@ -64,7 +64,7 @@ def test_a_network_that_is_built_otherwise_takes_no_weights_whose_names_fit() ->
 
 
 @pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("kind", ["fasterrcnn", "maskrcnn"])
+@pytest.mark.parametrize("kind", ["fasterrcnn", "maskrcnn", "keypointrcnn"])
 def test_detectors_load_under_current_and_old_names(kind: str, old: bool, tmp_path: Path) -> None:
     model = theirs(f"{kind}_resnet50_fpn")
     state = old_names(model.state_dict()) if old else model.state_dict()

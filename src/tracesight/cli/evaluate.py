@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Views
+from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Tta, Views
 
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
@@ -32,6 +32,7 @@ def evaluate(
     proposals: Proposals = None,
     tile: Tile = None,
     tile_overlap: TileOverlap = 0.2,
+    tta: Tta = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -58,6 +59,8 @@ def evaluate(
         model = load(bundle)
         if model.task != "classify" and views != "center":
             raise UserError(f"--views {views}: is for classifiers, and this bundle finds objects")
+        if model.task == "classify" and tta is not None:
+            raise UserError(f"--tta {tta}: is for detectors, and this bundle classifies; use --views")
         check_codes(allow or ())
         dataset = _dataset(model, data, split, format, allow or ())
         display = Display(note, interval=math.inf, quiet=not ranks.first)
@@ -75,6 +78,7 @@ def evaluate(
                 options |= of_proposer(model) | {
                     "proposals": given,
                     "tiling": None if tile is None else Tiling(tile, tile_overlap),
+                    "tta": tta,
                 }
                 found = results_of_all(model, dataset, ranks, lambda _: advance(), **options)
         of_first(ranks, lambda: _score(model, dataset, found, out, as_json))
@@ -98,6 +102,7 @@ def _score(model: Bundle, dataset: Dataset, found: Any, out: Path | None, as_jso
     from tracesight.lineage.record import pictures_of_category
     from tracesight.models.proposals import proposes_only
     from tracesight.scene.values import write_whole
+    from tracesight.training.validate import kinds_of
 
     if model.task == "classify":
         (scores, truth), options = found, {"several": model.multi_label, "temperature": model.thresholds["temperature"]}
@@ -107,7 +112,7 @@ def _score(model: Bundle, dataset: Dataset, found: Any, out: Path | None, as_jso
             found or [],
             dataset,
             max_objects=model.max_objects,
-            kinds=("bbox", "segm") if model.task == "segment" else ("bbox",),
+            kinds=kinds_of(model.model),
             train_pictures=pictures_of_category(model.lineage),
         )
         if proposes_only(model.model):

@@ -18,5 +18,9 @@ Tile = Annotated[
     int | None, typer.Option(min=32, help="Look at tiles of this side, in pixels. Default: as the bundle learnt.")
 ]
 TileOverlap = Annotated[float, typer.Option(min=0, max=0.95, help="Share of a tile that its neighbour shows too.")]
+Tta = Annotated[
+    str | None,
+    typer.Option(help="How else a detector sees each picture: flip, factors of its size, or both: flip,0.75,1.25."),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Views
+from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Tta, Views
 
 
 def predict(
@@ -25,6 +25,7 @@ def predict(
     proposals: Proposals = None,
     tile: Tile = None,
     tile_overlap: TileOverlap = 0.2,
+    tta: Tta = None,
     device: Device = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures read at a time.")] = None,
     precision: Precision = "fp32",
@@ -58,6 +59,7 @@ def predict(
             views=views,
             tiling=None if tile is None else Tiling(tile, tile_overlap),
             proposals=None if proposals is None else read_proposals(proposals),
+            tta=tta,
             progress=lambda _: advance(),
         )
     for failure in done.failures:

@@ -44,7 +44,9 @@ def import_(
     """Make a bundle of a checkpoint that another library wrote, and say what became of every tensor."""
     from tracesight.bundle import Bundle
     from tracesight.cli.show import print_json
+    from tracesight.data.points import PERSON
     from tracesight.models.build import CATALOGUE, build
+    from tracesight.models.keypoint_head import keypoints_of
     from tracesight.weights import conventions_of, load_weights
 
     stated = conventions_of(file, source, conventions)
@@ -57,7 +59,9 @@ def import_(
     named = names if names is not None else _known_categories(network, classifies)
     lineage = {"weights": receipt.to_json()}
     size = 800 if not classifies else 32 if network.small else 224
-    bundle = Bundle.of(network, named, image_size=size, lineage=lineage)
+    # The only keypoints that a known checkpoint finds are those of COCO's person.
+    points = dict.fromkeys(named, PERSON) if keypoints_of(network) == len(PERSON.names) else None
+    bundle = Bundle.of(network, named, image_size=size, lineage=lineage, keypoints=points)
     bundle.save(out)
     if as_json:
         print_json({"out": str(out), "bundle": bundle.digest, **receipt.to_json()})
@@ -66,7 +70,9 @@ def import_(
 
 
 def _known_categories(network: nn.Module, classifies: bool) -> dict[int, str]:
+    from tracesight.data.points import PERSON
     from tracesight.errors import UserError
+    from tracesight.models.keypoint_head import keypoints_of
     from tracesight.weights.torchvision import coco_categories
 
     classes: int = network.spec["num_classes"]  # type: ignore[index, assignment]
@@ -75,6 +81,8 @@ def _known_categories(network: nn.Module, classifies: bool) -> dict[int, str]:
         return {number: str(number) for number in range(classes)}
     if classes == 91:
         return coco_categories()
+    if classes == 2 and keypoints_of(network) == len(PERSON.names):
+        return {1: "person"}
     raise UserError(f"the names of {classes - 1} categories are not known: give them with --categories FILE")
 
 

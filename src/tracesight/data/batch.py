@@ -1,7 +1,7 @@
 """Samples into tensors of few, fixed shapes.
 
 Letters: N pictures; C channels; H, W padded height and width; M objects a picture, padded; P mask pixels of the batch,
-padded.
+padded; K keypoints an object, 0 where they are not learned.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Targets(NamedTuple):
     valid: (N, M) bool, objects to learn from: neither crowds nor padding. crowd: (N, M) bool, regions to ignore.
     mask_boxes: (N, M, 4) float32, what each mask crop spans in network pixels. mask_sizes: (N, M, 2) int64, (h, w) of
     the crop at the resolution it was drawn at, (0, 0) where there is none. mask_offsets: (N, M) int64, where the crop
-    starts in mask_pixels, row by row. mask_pixels: (P,) uint8, 0 or 1; P is a power of two.
+    starts in mask_pixels, row by row. mask_pixels: (P,) uint8, 0 or 1; P is a power of two. keypoints: (N, M, K, 3)
+    float32, x and y in network pixels and visibility: 0 (not labelled), 1 (hidden) or 2 (visible).
     """
 
     boxes: Tensor
@@ -57,6 +58,7 @@ class Targets(NamedTuple):
     mask_sizes: Tensor
     mask_offsets: Tensor
     mask_pixels: Tensor
+    keypoints: Tensor
 
 
 class ImageTargets(NamedTuple):
@@ -170,11 +172,13 @@ def _targets(samples: Sequence[Sample], with_masks: bool) -> Targets:
     labels, mask_offsets = np.zeros((2, count, objects), np.int64)
     valid, crowd = np.zeros((2, count, objects), np.bool_)
     mask_sizes = np.zeros((count, objects, 2), np.int64)
+    keypoints = np.zeros((count, objects, samples[0].keypoints.shape[1], 3), np.float32)
     for i, sample in enumerate(samples):
         n = len(sample.boxes)
         boxes[i, :n], labels[i, :n], crowd[i, :n] = sample.boxes, sample.labels, sample.crowd
         valid[i, :n] = ~sample.crowd
         mask_boxes[i, :n] = sample.mask_boxes
+        keypoints[i, :n] = sample.keypoints * (sample.keypoints[..., 2:] > 0)
     crops = [_crops(sample) for sample in samples] if with_masks else []
     used = 0
     for i, masks in enumerate(crops):
@@ -185,7 +189,7 @@ def _targets(samples: Sequence[Sample], with_masks: bool) -> Targets:
     flat = [mask.ravel() for masks in crops for mask in masks]
     if flat:
         np.concatenate(flat, out=mask_pixels[:used])
-    arrays = (boxes, labels, valid, crowd, mask_boxes, mask_sizes, mask_offsets, mask_pixels)
+    arrays = (boxes, labels, valid, crowd, mask_boxes, mask_sizes, mask_offsets, mask_pixels, keypoints)
     return Targets(*(torch.from_numpy(array) for array in arrays))
 
 

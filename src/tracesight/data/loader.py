@@ -18,7 +18,7 @@ import numpy as np
 
 from tracesight.data.batch import Batch, Loaded, Targets, collate
 from tracesight.data.random import generator, order
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Dataset, Keypoints, Record
 from tracesight.data.sample import load_sample
 from tracesight.data.sampling import epoch_length, weighted_order
 from tracesight.data.transforms import Transform
@@ -92,10 +92,13 @@ def training_batches(
     with_masks: bool = True,
     channels: int = 3,
     proposals: Mapping[Path, np.ndarray] | None = None,
+    keypoints: int = 0,
     **order_of_draws: Any,
 ) -> Generator[Loaded, None, None]:
     """`shuffled_batches` of pictures and their objects, made by `DetectionBatches`; the rest are its arguments."""
-    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels, proposals)
+    make = DetectionBatches(
+        dataset.labels, dataset.path, transform, with_masks, channels, proposals, keypoints, dataset.keypoints
+    )  # fmt: skip
     return shuffled_batches(dataset, make, **order_of_draws)
 
 
@@ -106,10 +109,13 @@ def validation_batches(
     with_masks: bool = True,
     channels: int = 3,
     proposals: Mapping[Path, np.ndarray] | None = None,
+    keypoints: int = 0,
     **order_of_draws: Any,
 ) -> Generator[Loaded, None, None]:
     """`ordered_batches` of pictures and their objects, likewise."""
-    make = DetectionBatches(dataset.labels, dataset.path, transform, with_masks, channels, proposals)
+    make = DetectionBatches(
+        dataset.labels, dataset.path, transform, with_masks, channels, proposals, keypoints, dataset.keypoints
+    )  # fmt: skip
     return ordered_batches(dataset, make, **order_of_draws)
 
 
@@ -118,8 +124,9 @@ class DetectionBatches:
     """Pictures with their objects, each transformed by its own random numbers, padded to one size.
 
     labels: detector label by category id. source: what holds the labels. channels: of the pictures, as in
-    `open_picture`. proposals: boxes (p, 4) of each picture, by its path. Raises UserError if a picture cannot be read,
-    or an annotation's mask does not fit it, naming it.
+    `open_picture`. proposals: boxes (p, 4) of each picture, by its path. keypoints: points of an object that are
+    learned, 0: none. points: what they are called, by category. Raises UserError if a picture cannot be read, an
+    annotation's mask does not fit it, or an object has more points than are learned, naming it.
     """
 
     labels: Mapping[int, int]
@@ -128,11 +135,15 @@ class DetectionBatches:
     with_masks: bool = True
     channels: int = 3
     proposals: Mapping[Path, np.ndarray] | None = None
+    keypoints: int = 0
+    points: Mapping[int, Keypoints] = field(default_factory=dict)
 
     def __call__(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Batch, Targets]:
         samples = []
         for record, (seed, draw) in zip(records, keys.tolist()):
-            sample = load_sample(record, self.labels, self.with_masks, self.channels)
+            sample = load_sample(
+                record, self.labels, self.with_masks, self.channels, self.keypoints, self.points
+            )  # fmt: skip
             if self.proposals is not None:
                 sample = replace(sample, proposals=self.proposals[record.path])
             try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tracesight.data.checks.picture_size import size_message
 from tracesight.data.pictures import open_picture
-from tracesight.data.record import Annotation, Record
+from tracesight.data.record import Annotation, Keypoints, Record
 from tracesight.errors import UserError
 
 _NO_CROP = np.zeros((0, 0), np.uint8)
@@ -40,6 +40,9 @@ class Sample:
     mask_boxes: (n, 4) float32, the box in pixels of `image` that each crop spans. It may reach outside the picture,
         where the picture was cut after the mask was drawn. The object's box where there is no crop.
     proposals: (p, 4) float32, where an object may be, in pixels of `image`, best first; None where none are given.
+    keypoints: (n, K, 3) float32, x and y in pixels of `image`, and visibility: 0 where there is no such point or nobody
+        labelled it, 1 hidden, 2 visible. K is 0 where points are not learned.
+    mirrored: (n, K) int64, which point each of them is in a mirror.
     """
 
     image: np.ndarray
@@ -49,6 +52,13 @@ class Sample:
     masks: tuple[np.ndarray | Undecoded, ...] | None
     mask_boxes: np.ndarray
     proposals: np.ndarray | None = None
+    keypoints: np.ndarray = None  # type: ignore[assignment]
+    mirrored: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.keypoints is None:
+            object.__setattr__(self, "keypoints", np.zeros((len(self.boxes), 0, 3), np.float32))
+            object.__setattr__(self, "mirrored", np.zeros((len(self.boxes), 0), np.int64))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,15 +70,24 @@ class Sample:
         masks = None if self.masks is None else tuple(self.masks[i] for i in indices)
         return replace(
             self, boxes=self.boxes[indices], labels=self.labels[indices], crowd=self.crowd[indices], masks=masks,
-            mask_boxes=self.mask_boxes[indices],
+            mask_boxes=self.mask_boxes[indices], keypoints=self.keypoints[indices], mirrored=self.mirrored[indices],
         )  # fmt: skip
 
 
-def load_sample(record: Record, labels: Mapping[int, int], with_masks: bool = True, channels: int = 3) -> Sample:
+def load_sample(
+    record: Record,
+    labels: Mapping[int, int],
+    with_masks: bool = True,
+    channels: int = 3,
+    keypoints: int = 0,
+    points: Mapping[int, Keypoints] | None = None,
+) -> Sample:
     """The picture and objects of a record; masks stay undecoded.
 
-    labels: detector label by category id, as `Dataset.labels`. channels: as in `open_picture`. Raises UserError: the
-    picture cannot be read, has other channels, or is not of the size its labels say.
+    labels: detector label by category id, as `Dataset.labels`. channels: as in `open_picture`. keypoints: points of an
+    object that are learned, K; 0: none. points: what they are called, as `Dataset.keypoints`.
+    Raises UserError: the picture cannot be read, has other channels, or is not of the size its labels say; an object
+    has more points than are learned.
     """
     image = open_picture(record.path, channels)
     problem = size_message(record, *image.shape[:2])
@@ -80,7 +99,26 @@ def load_sample(record: Record, labels: Mapping[int, int], with_masks: bool = Tr
         image, boxes, np.array([labels[a.category_id] for a in objects], np.int64),
         np.array([a.ignored for a in objects], np.bool_),
         tuple(Undecoded(a, size) for a in objects) if with_masks else None, boxes,
+        *_keypoints(record, keypoints, points or {}),
     )  # fmt: skip
+
+
+def _keypoints(record: Record, count: int, points: Mapping[int, Keypoints]) -> tuple[np.ndarray, np.ndarray]:
+    """`Sample.keypoints` and `Sample.mirrored` of a record."""
+    found = np.zeros((len(record.annotations), count, 3), np.float32)
+    mirrored = np.tile(np.arange(count), (len(found), 1))
+    for row, places, a in zip(found, mirrored, record.annotations):
+        if not count or a.keypoints is None:
+            continue
+        if len(a.keypoints) > count:
+            raise UserError(
+                f"{record.path}: annotation {a.id} has {len(a.keypoints)} keypoints, and {count} are learned; "
+                "correct its labels or set model_args.num_keypoints"
+            )
+        row[: len(a.keypoints)] = a.keypoints
+        known = points[a.category_id].mirrored if a.category_id in points else ()
+        places[: len(known)] = known[:count]
+    return found, mirrored
 
 
 def decoded(sample: Sample) -> Sample:

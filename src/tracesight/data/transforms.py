@@ -105,6 +105,7 @@ def resize_crop(
     window cuts gets the box of what remains visible of its mask, or of its box where it has none, and is dropped where
     too little remains (`MIN_VISIBLE_PIXELS`, `MIN_VISIBLE_SHARE`). Crowds are kept as long as any of them is inside.
     seam: of which less than this share remains becomes a region to ignore, like a crowd; None: nothing does.
+    A keypoint outside the window is one that nobody labelled.
     """
     window = window or (0, 0, *size)
     top, left, height, width = window
@@ -135,12 +136,16 @@ def resize_crop(
     if proposals is not None:
         proposals = np.clip(proposals * scale - offset, 0, limit).astype(np.float32)
         proposals = proposals[(proposals[:, 2:] - proposals[:, :2] >= MIN_PROPOSAL_SIDE).all(axis=1)]
+    points = sample.keypoints.copy()
+    points[..., :2] = points[..., :2] * scale[:2] - offset[:2]
+    points[((points[..., :2] < 0) | (points[..., :2] > limit[:2])).any(axis=-1), 2] = 0
     sample = replace(
         sample,
         proposals=proposals,
         image=image,
         boxes=clipped.astype(np.float32),
         mask_boxes=mask_boxes.astype(np.float32),
+        keypoints=points,
     )
     return sample if keep.all() else sample.select(np.flatnonzero(keep))
 
@@ -201,10 +206,19 @@ def _mirrored(sample: Sample, axis: int) -> Sample:
         return values
 
     masks = None if sample.masks is None else tuple(np.flip(mask, axis) for mask in sample.masks)  # type: ignore[arg-type]
+    points = _swapped(sample)
+    points[..., low] = length - points[..., low]
     return replace(
         sample, image=np.flip(sample.image, axis), boxes=boxes(sample.boxes), masks=masks,
         mask_boxes=boxes(sample.mask_boxes), proposals=None if sample.proposals is None else boxes(sample.proposals),
+        keypoints=points,
     )  # fmt: skip
+
+
+def _swapped(sample: Sample) -> np.ndarray:
+    """The keypoints (n, K, 3) in a mirror's order. All of the turns here are mirrors: upside down is one and a half
+    turn, and in both a left hand becomes a right one."""
+    return np.take_along_axis(sample.keypoints, sample.mirrored[..., None], axis=1)
 
 
 def transpose(sample: Sample) -> Sample:
@@ -213,7 +227,7 @@ def transpose(sample: Sample) -> Sample:
     masks = None if sample.masks is None else tuple(mask.T for mask in sample.masks)  # type: ignore[union-attr]
     return replace(
         sample, image=sample.image.transpose(1, 0, 2), boxes=sample.boxes[:, swap], masks=masks,
-        mask_boxes=sample.mask_boxes[:, swap],
+        mask_boxes=sample.mask_boxes[:, swap], keypoints=_swapped(sample)[..., [1, 0, 2]],
         proposals=None if sample.proposals is None else sample.proposals[:, swap],
     )  # fmt: skip
 

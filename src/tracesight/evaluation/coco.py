@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tracesight.data.record import Annotation, Dataset, Record
 
 KINDS = ("bbox", "segm")
+EVERY_KIND = (*KINDS, "keypoints")
 LIMITS = (1, 10, 100)
 AREAS = ("all", "small", "medium", "large")
 IOU50, IOU75 = 0, 5  # positions in T
@@ -63,7 +64,7 @@ def evaluate(
             (x, y, width, height in pixels) and segmentation (RLE). May be empty. Is left unchanged.
         dataset: the labelled pictures, all of which count, also those without a result.
         max_objects: most detections of a category in a picture that `AP@all` and `AP50@all` consider, best first.
-        kinds: "bbox", "segm" or both.
+        kinds: any of "bbox", "segm" and "keypoints"; the last one's figures are those of `keypoint_figures`.
         train_pictures: number of training pictures by category id, as `training_pictures` gives them; categories that
             are not named have none.
 
@@ -80,9 +81,9 @@ def evaluate(
     """
     if max_objects < 1:
         raise ValueError(f"max_objects must be at least 1, not {max_objects}")
-    unknown = set(kinds) - set(KINDS)
+    unknown = set(kinds) - set(EVERY_KIND)
     if unknown:
-        raise ValueError(f"unknown kind of evaluation {sorted(unknown)[0]!r}: use 'bbox' or 'segm'")
+        raise ValueError(f"unknown kind of evaluation {sorted(unknown)[0]!r}: use {', '.join(EVERY_KIND)}")
     check_results(results, dataset, kinds)
     warnings = _category_warnings(results, dataset)
     scored = [results[position] for position in scored_positions(results, dataset)]
@@ -91,6 +92,11 @@ def evaluate(
         warnings.append(f"{unscored} results were not scored: {said}")
     metrics: dict[str, Any] = {}
     for kind in kinds:
+        if kind == "keypoints":
+            from tracesight.evaluation.keypoints import keypoint_figures
+
+            metrics[kind] = keypoint_figures(_with_area(scored, dataset, "bbox"), dataset, max_objects)
+            continue
         metrics[kind], left_out = _score(scored, dataset, kind, max_objects, train_pictures)
         if left_out:
             warnings.append(f"{left_out} objects have no mask: for mask figures their boxes are ignored regions")
@@ -111,7 +117,9 @@ def _score(
     """The figures of one kind, and how many objects had no mask."""
     truth, left_out = coco_truth(dataset, kind)
     counts = Counter(a["category_id"] for a in truth["annotations"] if not a["iscrowd"])
-    precision, recall, limits = _accumulate(_with_area(scored, dataset, kind), truth, kind, max_objects)
+    # A detection's fate does not depend on those that score less, so one matching serves every limit.
+    limits = sorted({*LIMITS, max_objects})
+    precision, recall = accumulate(_with_area(scored, dataset, kind), truth, kind, limits)
     hundred, every = limits.index(100), limits.index(max_objects)
     figures: dict[str, Any] = _figures(precision, recall, limits, max_objects)
     figures["per_class"] = _per_class(precision, recall, hundred, every, dataset, counts)
@@ -184,13 +192,18 @@ def coco_truth(dataset: Dataset, kind: str) -> tuple[dict[str, Any], int]:
     for record in dataset:
         images.append({"id": record.id, "height": record.height, "width": record.width})
         for annotation in record.annotations:
-            row, without = _truth_row(annotation, record, kind)
+            row, without = truth_row(annotation, record, kind)
             left_out += without
             annotations.append({**row, "id": len(annotations) + 1})
-        for category_id in record.not_exhaustive:
-            annotations.append({**_everywhere(record, category_id), "id": len(annotations) + 1})
+        for region in regions(record):
+            annotations.append({**region, "id": len(annotations) + 1})
     categories = [{"id": i, "name": dataset.categories[i]} for i in dataset.category_ids]
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}, left_out
+
+
+def regions(record: Record) -> list[dict[str, Any]]:
+    """An ignored region for each category of which the picture may hold more than is labelled."""
+    return [_everywhere(record, category_id) for category_id in record.not_exhaustive]
 
 
 def _everywhere(record: Record, category_id: int) -> dict[str, Any]:
@@ -206,7 +219,8 @@ def _everywhere(record: Record, category_id: int) -> dict[str, Any]:
     }
 
 
-def _truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[str, Any], bool]:
+def truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[str, Any], bool]:
+    """An object as COCO has it, and whether it lacks the mask that it needs."""
     x0, y0, x1, y1 = annotation.box
     row = {
         "image_id": record.id,
@@ -228,27 +242,33 @@ def _truth_row(annotation: Annotation, record: Record, kind: str) -> tuple[dict[
     return row, without
 
 
-def _accumulate(
-    results: Sequence[Mapping[str, Any]], truth: dict[str, Any], kind: str, max_objects: int
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Precision (T,R,K,A,M) and recall (T,K,A,M), -1 where there is nothing to count, and the limits of M."""
+def accumulate(
+    results: Sequence[Mapping[str, Any]],
+    truth: dict[str, Any],
+    kind: str,
+    limits: list[int],
+    sigmas: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision (T,R,K,A,M) and recall (T,K,A,M), M being the limits; -1 where there is nothing to count.
+
+    sigmas: of keypoints.
+    """
     from faster_coco_eval import COCO
     from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
-    # A detection's fate does not depend on those that score less, so one matching serves every limit.
-    limits = sorted({*LIMITS, max_objects})
     # A copy of each, since loadRes writes into what it gets; a box alone is enough to score boxes.
-    keys = ["image_id", "category_id", "score", "bbox", *(["segmentation"] if kind == "segm" else [])]
+    shape = {"bbox": [], "segm": ["segmentation"], "keypoints": ["keypoints"]}[kind]
+    keys = ["image_id", "category_id", "score", "bbox", *shape]
     rows = [{k: result[k] for k in keys if k in result} for result in results]
     labels = COCO(truth)
-    evaluation = COCOeval_faster(labels, labels.loadRes(rows), kind, rle_iou_max_workers=2)  # type: ignore[arg-type]
+    evaluation = COCOeval_faster(labels, labels.loadRes(rows), kind, rle_iou_max_workers=2, kpt_oks_sigmas=sigmas)  # type: ignore[arg-type]
     evaluation.params.maxDets = limits
     evaluation.evaluate()
     evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"]), limits
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
 
 
-def _mean(values: np.ndarray) -> float | None:
+def mean(values: np.ndarray) -> float | None:
     """Mean of what is not -1; None if nothing is left."""
     counted = values[values > -1]
     return float(counted.mean()) if counted.size else None
@@ -258,20 +278,20 @@ def _figures(precision: np.ndarray, recall: np.ndarray, limits: list[int], max_o
     hundred, every = limits.index(100), limits.index(max_objects)
     _, small, medium, large = range(len(AREAS))
     return {
-        "AP": _mean(precision[:, :, :, 0, hundred]),
-        "AP50": _mean(precision[IOU50, :, :, 0, hundred]),
-        "AP75": _mean(precision[IOU75, :, :, 0, hundred]),
-        "APs": _mean(precision[:, :, :, small, hundred]),
-        "APm": _mean(precision[:, :, :, medium, hundred]),
-        "APl": _mean(precision[:, :, :, large, hundred]),
-        "AR1": _mean(recall[:, :, 0, limits.index(1)]),
-        "AR10": _mean(recall[:, :, 0, limits.index(10)]),
-        "AR100": _mean(recall[:, :, 0, hundred]),
-        "ARs": _mean(recall[:, :, small, hundred]),
-        "ARm": _mean(recall[:, :, medium, hundred]),
-        "ARl": _mean(recall[:, :, large, hundred]),
-        "AP@all": _mean(precision[:, :, :, 0, every]),
-        "AP50@all": _mean(precision[IOU50, :, :, 0, every]),
+        "AP": mean(precision[:, :, :, 0, hundred]),
+        "AP50": mean(precision[IOU50, :, :, 0, hundred]),
+        "AP75": mean(precision[IOU75, :, :, 0, hundred]),
+        "APs": mean(precision[:, :, :, small, hundred]),
+        "APm": mean(precision[:, :, :, medium, hundred]),
+        "APl": mean(precision[:, :, :, large, hundred]),
+        "AR1": mean(recall[:, :, 0, limits.index(1)]),
+        "AR10": mean(recall[:, :, 0, limits.index(10)]),
+        "AR100": mean(recall[:, :, 0, hundred]),
+        "ARs": mean(recall[:, :, small, hundred]),
+        "ARm": mean(recall[:, :, medium, hundred]),
+        "ARl": mean(recall[:, :, large, hundred]),
+        "AP@all": mean(precision[:, :, :, 0, every]),
+        "AP50@all": mean(precision[IOU50, :, :, 0, every]),
     }
 
 
@@ -284,12 +304,12 @@ def _per_class(
         if dataset.categories[category_id] == UNUSED and not objects:
             continue
         rows[name] = {
-            "AP": _mean(precision[:, :, k, 0, hundred]),
-            "AP50": _mean(precision[IOU50, :, k, 0, hundred]),
-            "AP75": _mean(precision[IOU75, :, k, 0, hundred]),
-            "AP@all": _mean(precision[:, :, k, 0, every]),
-            "AP50@all": _mean(precision[IOU50, :, k, 0, every]),
-            "recall": _mean(recall[IOU50, k, 0, every]),
+            "AP": mean(precision[:, :, k, 0, hundred]),
+            "AP50": mean(precision[IOU50, :, k, 0, hundred]),
+            "AP75": mean(precision[IOU75, :, k, 0, hundred]),
+            "AP@all": mean(precision[:, :, k, 0, every]),
+            "AP50@all": mean(precision[IOU50, :, k, 0, every]),
+            "recall": mean(recall[IOU50, k, 0, every]),
             "objects": objects,
         }
     return rows
@@ -303,7 +323,7 @@ def _add_frequency(
     groups = frequency_groups(pictures)
     place = {category: k for k, category in enumerate(dataset.category_ids)}
     for figure, group in GROUPS.items():
-        figures[figure] = _mean(precision[:, :, [place[category] for category in groups[group]]])
+        figures[figure] = mean(precision[:, :, [place[category] for category in groups[group]]])
     for category, name in class_names(dataset).items():
         if name in figures["per_class"]:
             figures["per_class"][name]["train_pictures"] = pictures[category]

@@ -9,6 +9,21 @@ from tracesight.evaluation.coco import GROUPS
 from tracesight.evaluation.frequency import frequency_groups
 
 NAMES = {"bbox": "boxes", "segm": "masks"}
+CLASS_NAMES = {**NAMES, "keypoints": "keypoints"}
+KEYPOINT_FIGURES = {
+    "AP": "average precision, mean over similarities of 0.50 to 0.95",
+    "AP50": "average precision at a similarity of 0.50",
+    "AP75": "the same at 0.75",
+    "APm": "AP of objects of 32² to 96² pixels",
+    "APl": "AP of larger objects",
+    "AR": "recall, mean over similarities of 0.50 to 0.95",
+    "AR50": "recall at 0.50",
+    "AR75": "recall at 0.75",
+    "ARm": "AR of objects of 32² to 96² pixels",
+    "ARl": "AR of larger objects",
+    "AP@all": "AP with all detections of a picture, not the best 20",
+    "AP50@all": "AP50 with all of them",
+}
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 CLASS_FIGURES = ("AP", "AP50", "AP75", "AP@all", "AP50@all", "recall")
 
@@ -51,7 +66,9 @@ def table(metrics: Mapping[str, Any], *, width: int = 100, colour: bool = False)
         kinds = [kind for kind in NAMES if kind in metrics]
         if kinds:
             console.print(_overall(metrics, kinds))
-        for kind in kinds:
+        if "keypoints" in metrics:
+            console.print(_points(metrics["keypoints"]))
+        for kind in (kind for kind in CLASS_NAMES if kind in metrics):
             console.print(_classes(metrics, kind))
         if "proposals" in metrics:
             shown = "  ".join(f"{name} {figure(value)}" for name, value in metrics["proposals"].items())
@@ -98,12 +115,25 @@ def _shown_groups(metrics: Mapping[str, Any], kinds: list[str]) -> dict[str, str
     return {name: f"{GROUPS[name]}, {n} class{'' if n == 1 else 'es'}" for name, n in sizes.items()}
 
 
+def _points(figures: Mapping[str, Any]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    out = Table(box=box.SIMPLE_HEAD, title="Keypoints", title_justify="left", title_style="bold", pad_edge=False)
+    out.add_column("figure")
+    out.add_column("keypoints", justify="right")
+    out.add_column("what it means")
+    for name, meaning in KEYPOINT_FIGURES.items():
+        out.add_row(name, figure(figures[name]), meaning)
+    return out
+
+
 def _classes(metrics: Mapping[str, Any], kind: str) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    title = f"By class, {NAMES[kind]}"
+    title = f"By class, {CLASS_NAMES[kind]}"
     out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     out.add_column("class", overflow="fold")
     out.add_column("objects", justify="right")

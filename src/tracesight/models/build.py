@@ -163,6 +163,17 @@ CATALOGUE: dict[str, Entry] = {
     **_systems("mask_rcnn_{}_c4", rcnn_c4, "mask", task="segment", paper=_MASK),
     **_systems("mask_rcnn_{}_fpn", rcnn_fpn, "mask", task="segment", paper=_MASK_FPN, bodies=_BODIES, torchvision=True),
     **_systems("mask_rcnn_{}_fpn_v2", rcnn_fpn, "mask", task="segment", paper=_MASK_FPN, torchvision=True, **_V2),
+    # Of COCO's only class with points, the person, as torchvision has it; "mask_rcnn" takes `num_keypoints` too.
+    **_systems(
+        "keypoint_rcnn_{}_fpn",
+        rcnn_fpn,
+        "faster",
+        classes=2,
+        paper=_MASK_FPN,
+        bodies=_BODIES,
+        torchvision=True,
+        num_keypoints=17,
+    ),
 }
 
 

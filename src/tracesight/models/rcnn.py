@@ -26,6 +26,7 @@ from tracesight.models.box_heads import BoxHead, BoxPredictor, ConvBoxHead, Stag
 from tracesight.models.conventions import CONVENTIONS, Conventions
 from tracesight.models.detections import Detections
 from tracesight.models.fpn import PyramidBackbone
+from tracesight.models.keypoint_head import KeypointHead, KeypointPredictor
 from tracesight.models.mask_head import MaskHead, MaskPredictor
 from tracesight.models.norms import norm_layer
 from tracesight.models.pixels import IMAGENET_MEAN, IMAGENET_STD, pixel_statistics, remember_pixels, standardised
@@ -34,7 +35,7 @@ from tracesight.models.resnet import ResNet
 from tracesight.models.roi_heads import RegionAlign, RegionPool, RegionSettings, RoIHeads
 from tracesight.models.rpn import ProposalSettings, RegionProposalNetwork
 from tracesight.models.warped import PictureItself, WarpedRegions
-from tracesight.ops.pyramid import feature_table
+from tracesight.ops.pyramid import FeatureTable, feature_table
 
 
 class RCNN(nn.Module):
@@ -75,17 +76,22 @@ class RCNN(nn.Module):
 
         max_objects and score_threshold replace the model's own settings for this call.
         """
-        features = self.backbone(self.standardise(batch))
-        proposals: Proposals
-        proposals, losses = self.rpn(features, batch, targets)
-        # One table for all heads. What the last levels add to it (P6) is for the RPN alone.
-        table = feature_table(features[: self.roi_heads.levels])
+        table, proposals, losses = self.regions(batch, targets)
         if targets is None:
             return self.roi_heads.detect(
                 table, proposals, batch.sizes, max_objects=max_objects, score_threshold=score_threshold
             )
         sampled = self.roi_heads.sample(proposals, batch, targets)
         return {**losses, **self.roi_heads.losses(table, sampled, batch, targets)}
+
+    def regions(
+        self, batch: Batch, targets: Targets | None = None
+    ) -> tuple[FeatureTable, Proposals, dict[str, Tensor]]:
+        """What the second stage starts from: features as one table for all heads, proposals, and the first's losses."""
+        features = self.backbone(self.standardise(batch))
+        proposals, losses = self.rpn(features, batch, targets)
+        # What the last levels add to the table (P6) is for the RPN alone.
+        return feature_table(features[: self.roi_heads.levels]), proposals, losses
 
 
 Sizes = tuple[tuple[float, ...], ...]
@@ -223,6 +229,8 @@ def rcnn_fpn(
     box_channels: int = 1024,
     mask_channels: int = 256,
     mask_agnostic: bool = False,
+    num_keypoints: int = 0,
+    keypoint_channels: int = 512,
     anchor_sizes: Sizes = ((32,), (64,), (128,), (256,), (512,)),
     anchor_ratios: tuple[float, ...] = RATIOS,
     rpn: dict | None = None,
@@ -234,9 +242,10 @@ def rcnn_fpn(
     alone), "fast" (the second one alone, on given proposals), "faster" or "mask". num_classes counts background.
     in_channels: of a picture. pixels: {"mean": […], "std": […]} of each channel in 0–1; None for those of ImageNet, or
     0.5 and 0.25 where in_channels is not 3. norm is the backbone's ("frozen", "batch" or "group"), head_norm that of
-    the pyramid and the heads' convolutions (None: none). fpn_channels, box_channels and mask_channels are the widths of
-    the pyramid, the box head and the mask head. p6: "pool" or "conv". rpn_convs and box_convs: 3×3 convolutions of the
-    RPN, and of the box head before one layer (0: two layers). mask_agnostic: one mask a region, whatever its class.
+    the pyramid and the heads' convolutions (None: none). fpn_channels, box_channels, mask_channels, keypoint_channels:
+    widths of the pyramid and of each head. num_keypoints: the most points of an object; 0: none are found. p6: "pool"
+    or "conv". rpn_convs and box_convs: 3×3 convolutions of the RPN, and of the box head before one layer (0: two
+    layers). mask_agnostic: one mask a region, whatever its class.
     anchor_sizes: square roots of anchors' areas in pixels, a tuple for each of P2 to P6; anchor_ratios: height over
     width. rpn and roi replace fields of `ProposalSettings` and `RegionSettings` (max_objects, score_threshold, …).
     """
@@ -250,18 +259,24 @@ def rcnn_fpn(
         box_head: nn.Module = ConvBoxHead(fpn_channels, 7, box_channels, box_convs, heads)
     else:
         box_head = BoxHead(fpn_channels, 7, box_channels)
-    masks = {}
+    more: dict[str, Any] = {}
     if system == "mask":
-        masks = {
+        more = {
             "mask_roi_pool": region_features("align", 14, pooled, rules),
             "mask_head": MaskHead(fpn_channels, mask_channels, heads),
             "mask_predictor": MaskPredictor(mask_channels, mask_channels, 1 if mask_agnostic else num_classes),
+        }
+    if num_keypoints:
+        more |= {
+            "keypoint_roi_pool": region_features("align", 14, pooled, rules),
+            "keypoint_head": KeypointHead(fpn_channels, keypoint_channels),
+            "keypoint_predictor": KeypointPredictor(keypoint_channels, num_keypoints),
         }
     region = region_features("align", 7, pooled, rules)
     return RCNN(
         backbone,
         first_stage(system, fpn_channels, anchor_sizes, anchor_ratios, len(backbone.strides), rpn or {}, rpn_convs),
-        second_stage(system, num_classes, roi, region, box_head, box_channels, rules, masks),
+        second_stage(system, num_classes, roi, region, box_head, box_channels, rules, more),
         *pixel_statistics(in_channels, pixels),
     )
 
@@ -304,9 +319,9 @@ def second_stage(
     box_head: nn.Module,
     width: int,
     rules: Conventions,
-    masks: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> RoIHeads | ProposalsAlone:
-    """The heads over regions, or none for the RPN alone. width: of what the box head gives."""
+    """The heads over regions, or none for the RPN alone. width: of what the box head gives. more: further heads."""
     if system == "rpn":
         if num_classes != 2:
             raise ValueError(f"num_classes is {num_classes}; an RPN tells objects from background, which is 2")
@@ -317,5 +332,6 @@ def second_stage(
         box_head,
         BoxPredictor(width, num_classes),
         RegionSettings(**{**(GIVEN if system == "fast" else {}), **(settings or {})}),
-        **({"mask_target_aligned": rules.mask_target_aligned, **masks} if masks else {}),
+        mask_target_aligned=rules.mask_target_aligned,
+        **(more or {}),
     )

@@ -20,12 +20,14 @@ from tracesight.models.warped import WarpedRegions
 from tracesight.ops.boxes import clip_boxes
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.deltas import decode, encode
+from tracesight.ops.keypoints import keypoint_certainty, keypoint_peaks, keypoint_targets
 from tracesight.ops.masks import mask_targets
 from tracesight.ops.matching import POSITIVE, ignore_crowds, match, sample
 from tracesight.ops.nms import nms
 from tracesight.ops.pyramid import FeatureTable
 from tracesight.ops.roi_align import multilevel_roi_align
 from tracesight.ops.roi_pool import multilevel_roi_pool
+from tracesight.ops.soft_nms import METHODS, soft_nms
 from tracesight.ops.trim import trim, trim_tail
 
 # Fast R-CNN's scale of its regression targets: their standard deviations are about 0.1 and 0.2.
@@ -43,8 +45,14 @@ class RegionSettings:
     positive_fraction: float = 0.25
     positive_iou: float = 0.5
     nms_iou: float = 0.5
+    nms: str = "hard"  # or soft-NMS, "linear" or "gaussian": scores of overlapped boxes fall
+    soft_sigma: float = 0.5  # of "gaussian"
     score_threshold: float = 0.05
     max_objects: int = 100
+
+    def __post_init__(self) -> None:
+        if self.nms not in ("hard", *METHODS):
+            raise ValueError(f"roi.nms is {self.nms!r}; use hard, {' or '.join(METHODS)}")
 
 
 class RegionAlign(nn.Module):
@@ -98,6 +106,12 @@ def _pictures(valid: Tensor) -> Tensor:
     return torch.arange(valid.shape[0], device=valid.device)[:, None].expand_as(valid).flatten()
 
 
+def _back(values: Tensor, place: Tensor, valid: Tensor) -> Tensor:
+    """values (R, ...) at their places (R,) among N × K regions: (N, K, ...), 0 at the others."""
+    every = values.new_zeros(valid.numel(), *values.shape[1:]).index_copy(0, place, values)
+    return every.view(*valid.shape, *values.shape[1:])
+
+
 def _of(values: Tensor, index: Tensor) -> Tensor:
     """values (N, M, ...) at index (N, K): (N, K, ...)."""
     shape = (*index.shape, *values.shape[2:])
@@ -105,7 +119,7 @@ def _of(values: Tensor, index: Tensor) -> Tensor:
 
 
 class RoIHeads(nn.Module):
-    """Box head, and mask head where there is one, over sampled proposals (training) or all of them.
+    """Box head, and mask and keypoint heads where there are any, over sampled proposals (training) or all of them.
 
     A mask predictor without a mask head reads what the box head makes of a region before it averages it: C4's.
     """
@@ -121,10 +135,15 @@ class RoIHeads(nn.Module):
         mask_head: nn.Module | None = None,
         mask_predictor: nn.Module | None = None,
         mask_target_aligned: bool = False,
+        keypoint_roi_pool: RegionAlign | None = None,
+        keypoint_head: nn.Module | None = None,
+        keypoint_predictor: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.box_roi_pool, self.box_head, self.box_predictor = box_roi_pool, box_head, box_predictor
         self.mask_roi_pool, self.mask_head, self.mask_predictor = mask_roi_pool, mask_head, mask_predictor
+        self.keypoint_roi_pool = keypoint_roi_pool
+        self.keypoint_head, self.keypoint_predictor = keypoint_head, keypoint_predictor
         self.settings, self.mask_target_aligned = settings, mask_target_aligned
         # Of the pyramid, the finest first; all heads read the same.
         self.levels = len(box_roi_pool.strides)
@@ -169,6 +188,8 @@ class RoIHeads(nn.Module):
         }
         if self.mask_predictor is not None:
             losses["loss_mask"] = self.mask_loss(table, sampled, batch, targets)
+        if self.keypoint_head is not None:
+            losses["loss_keypoint"] = self.keypoint_loss(table, sampled, targets)
         return losses
 
     def mask_loss(self, table: FeatureTable, sampled: Sampled, batch: Batch, targets: Targets) -> Tensor:
@@ -210,6 +231,26 @@ class RoIHeads(nn.Module):
             return logits[:, 0]
         return logits[torch.arange(labels.shape[0], device=labels.device), labels]
 
+    def keypoint_loss(self, table: FeatureTable, sampled: Sampled, targets: Targets) -> Tensor:
+        """Cross entropy over the cells of a heatmap, a mean over labelled points inside their region (section 5)."""
+        most = int(self.settings.batch * self.settings.positive_fraction)
+        labels, points = sampled.labels[:, :most], _of(targets.keypoints, sampled.matched[:, :most])
+        labelled = (labels > 0) & (points[..., 2] > 0).any(-1)
+        valid, boxes, picture, points = trim(
+            _rows(labelled), _rows(sampled.boxes[:, :most]), _pictures(labels), _rows(points)
+        )
+        pred = self.keypoint_logits(table, boxes, picture)
+        cell, counts = keypoint_targets(points, boxes, pred.shape[-1])
+        loss = F.cross_entropy(pred.flatten(2).flatten(0, 1), cell.flatten(), reduction="none")
+        counts = (counts & valid.unsqueeze(1)).flatten()
+        return mean_loss(torch.where(counts, loss, loss.new_zeros(())).sum(), counts.sum())
+
+    def keypoint_logits(self, table: FeatureTable, boxes: Tensor, picture: Tensor) -> Tensor:
+        """Heatmaps (R, K, 56, 56) over `boxes` (R, 4)."""
+        assert self.keypoint_roi_pool is not None and self.keypoint_head is not None
+        assert self.keypoint_predictor is not None
+        return self.keypoint_predictor(self.keypoint_head(self.keypoint_roi_pool(table, boxes, picture)))
+
     def detect(
         self,
         table: FeatureTable,
@@ -219,7 +260,20 @@ class RoIHeads(nn.Module):
         max_objects: int | None = None,
         score_threshold: float | None = None,
     ) -> Detections:
-        """The best boxes of each class over the score threshold, without near-duplicates, and their masks."""
+        """What `find` finds, with masks and keypoints."""
+        found = self.find(table, proposals, sizes, max_objects=max_objects, score_threshold=score_threshold)
+        return self.describe(table, found)
+
+    def find(
+        self,
+        table: FeatureTable,
+        proposals: Proposals,
+        sizes: Tensor,
+        *,
+        max_objects: int | None = None,
+        score_threshold: float | None = None,
+    ) -> Detections:
+        """The best boxes of each class over the score threshold, without near-duplicates; boxes alone."""
         s = self.settings
         most = s.max_objects if max_objects is None else max_objects
         least = s.score_threshold if score_threshold is None else score_threshold
@@ -236,15 +290,41 @@ class RoIHeads(nn.Module):
         deltas = _of(pred_deltas.view(shape[0], shape[1] * shape[2], 4), row * shape[2] + label)
         boxes = clip_boxes(decode(deltas, _of(boxes, row), WEIGHTS), sizes)
         live = live & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= LEAST_SIDE)
-        index, kept = nms(boxes, score, label, live, s.nms_iou, most)
+        return self.suppress(boxes, score, label, live, least, most)
+
+    def suppress(
+        self, boxes: Tensor, score: Tensor, label: Tensor, live: Tensor, least: float, most: int
+    ) -> Detections:
+        """The `most` best of boxes (N, K, 4) without near-duplicates, K being any number; boxes alone."""
+        s = self.settings
+        if s.nms == "hard":
+            index, kept = nms(boxes, score, label, live, s.nms_iou, most)
+            score = score.gather(1, index)
+        else:
+            index, kept, score = soft_nms(
+                boxes, score, label, live, method=s.nms, iou=s.nms_iou, sigma=s.soft_sigma, least=least, max_out=most
+            )
         boxes = _of(boxes, index).masked_fill(~kept.unsqueeze(-1), 0.0)
         label = label.gather(1, index).masked_fill(~kept, 0)
-        masks = None if self.mask_predictor is None else self._masks(table, boxes, label, kept)
-        return Detections(boxes, score.gather(1, index).masked_fill(~kept, 0.0), label, kept, masks)
+        return Detections(boxes, score.masked_fill(~kept, 0.0), label, kept, None, None)
+
+    def describe(self, table: FeatureTable, found: Detections) -> Detections:
+        """The same detections with masks and keypoints, where there are heads for them."""
+        boxes, labels, valid = found.boxes, found.labels, found.valid
+        return found._replace(
+            masks=None if self.mask_predictor is None else self._masks(table, boxes, labels, valid),
+            keypoints=None if self.keypoint_head is None else self._keypoints(table, boxes, valid),
+        )
 
     def _masks(self, table: FeatureTable, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         every = torch.arange(valid.numel(), device=valid.device)
         live, box, label, picture, place = trim(_rows(valid), _rows(boxes), _rows(labels), _pictures(valid), every)
         pred = self.mask_logits(table, box, picture, label).sigmoid().masked_fill(~live[:, None, None], 0.0)
-        masks = pred.new_zeros(valid.numel(), *pred.shape[1:]).index_copy(0, place, pred)
-        return masks.view(*valid.shape, *pred.shape[1:])
+        return _back(pred, place, valid)
+
+    def _keypoints(self, table: FeatureTable, boxes: Tensor, valid: Tensor) -> Tensor:
+        every = torch.arange(valid.numel(), device=valid.device)
+        live, box, picture, place = trim(_rows(valid), _rows(boxes), _pictures(valid), every)
+        logits = self.keypoint_logits(table, box, picture)
+        found = torch.cat((keypoint_peaks(logits, box)[0], keypoint_certainty(logits).unsqueeze(-1)), dim=-1)
+        return _back(found.masked_fill(~live[:, None, None], 0.0), place, valid)

@@ -49,6 +49,7 @@ def dataset_results(
     precision: str = "fp32",
     proposals: ProposalSet | Source | None = None,
     tiling: Tiling | None = None,
+    tta: str | None = None,
     progress: Callable[[Scene], None] | None = None,
 ) -> list[dict[str, Any]]:
     """COCO results for every picture of a dataset: `image_id` is the record's id, `category_id` the dataset's.
@@ -69,7 +70,8 @@ def dataset_results(
     ids = (record.id for record in dataset)
     paths = (record.path for record in dataset)
     stream = scenes(
-        bundle, paths, threshold, max_objects, device, batch_size, precision, proposals=proposals, tiling=tiling
+        bundle, paths, threshold, max_objects, device, batch_size, precision, proposals=proposals, tiling=tiling,
+        tta=tta,
     )  # fmt: skip
     for image_id, item in zip(ids, stream):
         if isinstance(item, Failure):
@@ -96,6 +98,7 @@ def write(
     views: str = "center",
     proposals: ProposalSet | Source | None = None,
     tiling: Tiling | None = None,
+    tta: str | None = None,
     image_ids: Mapping[str, int] | None = None,
     progress: Callable[[Scene | Failure], None] | None = None,
 ) -> Written:
@@ -111,7 +114,8 @@ def write(
     out = Path(out)
     ids = dict(image_ids) if image_ids is not None else {name: row for row, (_, name) in enumerate(pictures, start=1)}
     paths, classifies = [path for path, _ in pictures], bundle.task == "classify"
-    stream = scenes(bundle, paths, threshold, max_objects, device, batch_size, precision, views, proposals, tiling)
+    seen = {"proposals": proposals, "tiling": tiling, "tta": tta}
+    stream = scenes(bundle, paths, threshold, max_objects, device, batch_size, precision, views, **seen)
     failures: list[Failure] = []
     images: list[dict[str, Any]] = []
     objects = 0

@@ -19,14 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from tracesight.bundle import UNUSED, Bundle
-from tracesight.data.batch import STRIDE, moved, predict_batch
+from tracesight.data.batch import STRIDE, Batch, moved, predict_batch
 from tracesight.data.pictures import open_picture
+from tracesight.data.points import named_points
 from tracesight.data.proposals import ProposalSet, Source
+from tracesight.data.record import Keypoints
 from tracesight.data.tiles import Tiling
 from tracesight.data.transforms import MIN_PROPOSAL_SIDE, Window, resized_size
 from tracesight.errors import PartialFailure, UserError
 from tracesight.lineage import file_digest
+from tracesight.models.augmented import View, detect_in_views
 from tracesight.models.detections import Detections
+from tracesight.models.proposals import GivenProposals, proposes_only
 from tracesight.ops.paste import mask_runs
 from tracesight.predict.propose import source_of
 from tracesight.predict.tiles import cut_by_seam, merged, tiling_of
@@ -52,6 +56,7 @@ def scenes(
     views: str = "center",
     proposals: ProposalSet | Source | None = None,
     tiling: Tiling | None = None,
+    tta: str | None = None,
 ) -> Iterator[Scene | Failure]:
     """One `Scene`, or the `Failure` to read it, for each picture, in order; `pictures` may be endless.
 
@@ -59,6 +64,9 @@ def scenes(
     picture; None for the bundle's. device: None for where the model is, otherwise the model is moved there.
     batch_size: pictures read at a time; None for 1 on the CPU, 8 elsewhere. Only pictures that are padded to the same
     size are put together, so that neither neighbours nor batch size have a say. precision: "fp32" or "bf16".
+
+    tta: test-time augmentation, further views of each picture as in "flip,0.75,1.25": "flip" sees each one mirrored
+    too, a number at that many times its size; None for none. Each view takes as long as the first.
 
     Of a classifier scenes hold the categories of whole pictures, seen as `views` says (`data/whole.py`).
 
@@ -75,7 +83,10 @@ def scenes(
         raise UserError(f"max_objects {most}: need at least 1")
     if precision not in ("fp32", "bf16"):
         raise UserError(f"precision '{precision}': use fp32 or bf16")
+    extra = None if tta is None else views_of(tta)
     if bundle.task == "classify":
+        if extra is not None:
+            raise UserError(f"tta '{tta}' is for detectors; {bundle.spec['name']} classifies whole pictures: use views")
         from tracesight.predict.classes import class_scenes
 
         same = {"device": device, "batch_size": batch_size, "precision": precision}
@@ -87,9 +98,10 @@ def scenes(
     size = batch_size if batch_size is not None else (1 if place.type == "cpu" else 8)
     if size < 1:
         raise UserError(f"batch_size {size}: need at least 1")
-    call = _Call(
-        bundle, threshold, most, place, precision, digest, source_of(bundle, proposals), tiling or tiling_of(bundle)
-    )
+    if extra is not None and (proposes_only(bundle.model) or isinstance(bundle.model.rpn, GivenProposals)):
+        raise UserError(f"tta '{tta}' needs a model of both stages; {bundle.spec['name']} has one of them only")
+    source, tiling = source_of(bundle, proposals), tiling or tiling_of(bundle)
+    call = _Call(bundle, threshold, most, place, precision, digest, source, tiling, extra)
     return _stream(call, pictures, size)
 
 
@@ -135,6 +147,7 @@ class _Call:
     digest: str
     source: Source | None
     tiling: Tiling | None
+    views: tuple[tuple[float, bool], ...] | None
 
 
 @dataclass(frozen=True)
@@ -189,7 +202,9 @@ def _window(call: _Call, items: list[_Read | Failure]) -> list[Scene | Failure]:
         elif call.tiling is not None:
             done[position] = _tiled(call, item, call.tiling, len(items))
         else:
-            groups.setdefault(_padded_size(call.bundle, item.pixels), []).append(position)
+            size = _padded_size(call.bundle, item.pixels)
+            # Pictures that pad to one size may not do so in every view.
+            groups.setdefault(size if call.views is None else (position,), []).append(position)
     for positions in groups.values():
         reads = [item for position in positions if isinstance(item := items[position], _Read)]
         for position, scene in zip(positions, _group(call, reads)):
@@ -214,6 +229,7 @@ def _scene(call: _Call, read: _Read, found: Detections, network_size: tuple[int,
     objects = detections_to_objects(
         *found,
         categories=call.bundle.categories,
+        points=call.bundle.keypoints,
         network_size=network_size,
         picture_size=(height, width),
         threshold=call.threshold,
@@ -233,8 +249,11 @@ def _tiled(call: _Call, read: _Read, tiling: Tiling, at_once: int) -> Scene:
             top, left, tall, wide = window
             ratio = torch.tensor([wide / inner[1], tall / inner[0]] * 2)
             boxes = found.boxes[found.valid] * ratio + torch.tensor([left, top] * 2)
-            columns: Any = (c if c is None else c[found.valid] for c in found[1:])
-            parts.append(Detections(boxes, *columns))
+            scores, labels, valid, masks, points = (c if c is None else c[found.valid] for c in found[1:])
+            if points is not None:
+                places = points[..., :2] * ratio[:2] + torch.tensor([left, top])
+                points = torch.cat((places, points[..., 2:]), dim=-1)
+            parts.append(Detections(boxes, scores, labels, valid, masks, points))  # type: ignore[arg-type]
             cuts.append(cut_by_seam(boxes.numpy(), window, (height, width)))
     whole: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*parts)]
     boxes, scores, labels = (column.numpy() for column in whole[:3])
@@ -254,10 +273,7 @@ def _tile(read: _Read, window: Window) -> _Read:
 
 def _found(call: _Call, reads: list[_Read]) -> tuple[list[Detections], list[tuple[int, int]]]:
     """Detections of each picture, on the CPU, and the size (height, width) that the network saw it in."""
-    prepared = call.bundle.preprocessing
-    given = [read.proposals for read in reads if read.proposals is not None]
-    batch = predict_batch([read.pixels for read in reads], prepared["image_size"], prepared["max_size"], given)
-    batch = moved(batch, call.device)
+    batch = _batch(call, reads)
     # The model keeps scores above its limit, a scene those from the limit up.
     floor = max(0.0, float(np.nextafter(np.float32(call.threshold), np.float32(-1))))
     model = call.bundle.model
@@ -266,10 +282,39 @@ def _found(call: _Call, reads: list[_Read]) -> tuple[list[Detections], list[tupl
         torch.inference_mode(),
         torch.autocast(call.device.type, torch.bfloat16, enabled=call.precision == "bf16"),
     ):
-        detections = model(batch, max_objects=call.max_objects, score_threshold=floor)
+        limits = {"max_objects": call.max_objects, "score_threshold": floor}
+        if call.views is None:
+            detections = model(batch, **limits)
+        else:
+            further = [View(_batch(call, reads, factor, mirrored), mirrored) for factor, mirrored in call.views]
+            detections = detect_in_views(model, [View(batch, False), *further], **limits)  # type: ignore[arg-type]
     columns: list[Any] = [column if column is None else column.cpu() for column in detections]
     rows: list[list[Any]] = [[c if c is None else c[index] for c in columns] for index in range(len(reads))]
     return [Detections(*row) for row in rows], [(height, width) for height, width in batch.sizes.cpu().tolist()]
+
+
+def _batch(call: _Call, reads: Sequence[_Read], factor: float = 1.0, mirrored: bool = False) -> Batch:
+    """The pictures as the network takes them, `factor` times as large as usual."""
+    prepared = call.bundle.preprocessing
+    sides = [max(1, round(prepared[side] * factor)) for side in ("image_size", "max_size")]
+    given = [read.proposals for read in reads if read.proposals is not None]
+    images = [np.flip(read.pixels, 1) if mirrored else read.pixels for read in reads]
+    return moved(predict_batch(images, *sides, given), call.device)
+
+
+def views_of(text: str) -> tuple[tuple[float, bool], ...]:
+    """The views besides the first that "flip,0.75,1.25" asks for: (factor of the size, mirrored). Raises UserError."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    try:
+        factors = [1.0, *(float(word) for word in words if word != "flip")]
+    except ValueError:
+        factors = [0.0]
+    if not words or not all(0.1 <= factor <= 10 for factor in factors):
+        raise UserError(
+            f"tta '{text}': name flip, and factors of the picture's size from 0.1 to 10, as in flip,0.75,1.25"
+        )
+    every = [(factor, mirrored) for factor in factors for mirrored in (False, *([True] if "flip" in words else []))]
+    return tuple(every[1:])
 
 
 @contextmanager
@@ -290,8 +335,10 @@ def detections_to_objects(
     labels: Tensor,
     valid: Tensor,
     masks: Tensor | None,
+    keypoints: Tensor | None = None,
     *,
     categories: Mapping[int, str],
+    points: Mapping[int, Keypoints] | None = None,
     network_size: tuple[int, int],
     picture_size: tuple[int, int],
     threshold: float,
@@ -299,14 +346,16 @@ def detections_to_objects(
     """One picture's detections (on the CPU) as objects of a scene, in their order.
 
     boxes (D, 4) in the network's pixels, scores (D,), labels (D,) 1 to C, valid (D,), masks (D, 28, 28) probabilities
-    or None. network_size and picture_size are (height, width) before padding and of the original. Objects below
-    `threshold` and of the categories named "N/A" are left out.
+    or None, keypoints (D, K, 3) in the network's pixels and how sure they are, or None. points: what a category's
+    keypoints are called; a category that is not in it has none. network_size and picture_size are (height, width)
+    before padding and of the original. Objects below `threshold` and of the categories named "N/A" are left out.
     """
     ids = sorted(categories)
     unused = torch.tensor([False, *(categories[number] == UNUSED for number in ids)])
     keep = valid & (scores.double() >= threshold) & ~unused[labels]
     boxes, scores, labels = boxes[keep].float(), scores[keep].double(), labels[keep]
     masks = None if masks is None else masks[keep]
+    rows: list[list[list[float]]] = [[]] * len(boxes)
     # Per axis, in float32, as torchvision scales boxes back.
     ratio = torch.tensor(picture_size, dtype=torch.float32) / torch.tensor(network_size, dtype=torch.float32)
     limit = torch.tensor([picture_size[1], picture_size[0]] * 2, dtype=torch.float32)
@@ -314,9 +363,14 @@ def detections_to_objects(
     shapes: Sequence[Mask | None] = [None] * len(boxes)
     if masks is not None:
         shapes = Mask.from_edges(*mask_runs(masks, boxes, picture_size), picture_size)
+    if keypoints is not None:
+        places = keypoints[keep].double()
+        places[..., :2] = torch.minimum((places[..., :2] * ratio.flip(0)).clamp(min=0), limit[:2])
+        rows = places.tolist()
     objects = []
-    for box, score, label, mask in zip(boxes.tolist(), scores.tolist(), labels.tolist(), shapes):
+    for box, score, label, mask, row in zip(boxes.tolist(), scores.tolist(), labels.tolist(), shapes, rows):
         number = ids[label - 1]
+        named = named_points([(x, y, sure) for x, y, sure in row], (points or {}).get(number))
         x1, y1, x2, y2 = box
-        objects.append(SceneObject(categories[number], number, min(score, 1.0), (x1, y1, x2, y2), mask))
+        objects.append(SceneObject(categories[number], number, min(score, 1.0), (x1, y1, x2, y2), mask, **named))
     return tuple(objects)

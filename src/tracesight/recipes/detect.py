@@ -27,12 +27,21 @@ from tracesight.data.tiles import Tiling, one_tile, tile_weights
 from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
+from tracesight.models.keypoint_head import keypoints_of
 from tracesight.models.proposals import GivenProposals, proposes_only
 from tracesight.recipes.around import begin_run, finish, open_run, rate_of
 from tracesight.training.board import require_tensorboard
 from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
-from tracesight.training.initial import build_detector, channel_args, detector_args, freeze, widened
+from tracesight.training.initial import (
+    build_detector,
+    channel_args,
+    detector_args,
+    freeze,
+    keypoint_args,
+    learns_keypoints,
+    widened,
+)
 from tracesight.training.measure import Validation, measure
 from tracesight.training.precision import autocast, autocast_dtype, repeatable
 from tracesight.training.prepare import Data, Splits, read_labelled, with_proposals
@@ -44,7 +53,8 @@ from tracesight.training.steps import steps, update
 from tracesight.training.validate import FIGURES, kinds_of, proposal_figures, validate
 from tracesight.training.watch import NORM, LossWatch
 
-LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+HEADS = {"segm": "loss_mask", "keypoints": "loss_keypoint"}  # the loss of each further kind
 
 
 class Config(BaseModel, extra="forbid", frozen=True):
@@ -123,6 +133,8 @@ class Config(BaseModel, extra="forbid", frozen=True):
 def for_task(config: Config, task: str) -> Config:
     """`config` for `--task detect` (boxes) or `segment` (boxes and masks): the same network without or with masks.
 
+    Keypoints are learned in either where the network has a head for them.
+
     Raises UserError for "segment" with a network that has no masks.
     """
     if task == "segment" and not config.model.startswith("mask_rcnn_"):
@@ -179,7 +191,8 @@ def train(
             return finished
         masks, channels = config.model.startswith("mask_"), config.in_channels
         splits = read_labelled(
-            data, config.seed, masks=masks, channels=channels, display=display, ranks=ranks, format=format, allow=allow
+            data, config.seed, masks=masks, channels=channels, display=display, ranks=ranks, format=format, allow=allow,
+            keypoints=learns_keypoints(config.model, config.model_args),
         )  # fmt: skip
         if note:
             display.say(f"note: {note}")
@@ -220,7 +233,7 @@ def learn(
 
     watch, reached = LossWatch(run, splits.train, out, losses_of, note), None
     weights = weights_of(config, splits.train)
-    batches = partial(batches_of, config, splits, weights, run.ranks, display.say)
+    batches = partial(batches_of, config, splits, weights, run.ranks, keypoints_of(run.model), display.say)
     with kept(run, checkpoints, config.keep_checkpoints, display.say):
         if run.measured < run.step and due(run, config.validate_every):  # it was stopped before it could look
             reached = look()
@@ -242,11 +255,12 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
     args = of_first(ranks, lambda: channel_args(config.model_args, config.in_channels, splits.train, config.seed))
     model = build_detector(
         config.model,
-        args,
+        keypoint_args(config.model, args, splits.train.keypoints),
         categories=splits.train.categories,
         max_objects=config.max_objects,
         seed=config.seed,
         begun=begun,
+        points=splits.train.keypoints,
     )
     freeze(model, config.freeze)
     identity = {} if splits.proposals is None else {"proposals": splits.proposals.digest}
@@ -264,21 +278,29 @@ def weights_of(config: Config, train: Dataset) -> np.ndarray | None:
 def columns_of(model: nn.Module) -> tuple[list[str], list[str]]:
     """Columns of the history: losses, and figures on val."""
     kinds = kinds_of(model)
-    losses = LOSSES if "segm" in kinds else LOSSES[:-1]
+    losses = LOSSES
     if isinstance(getattr(model, "rpn", None), GivenProposals):
         losses = losses[2:]
     if proposes_only(model):
         losses = losses[:2]
     figures = [f"val_{kind}_{name}" for kind in kinds for name in FIGURES]
-    return list(losses), [*figures, *(f"val_{name}" for name in proposal_figures(model))]
+    further = [loss for kind, loss in HEADS.items() if kind in kinds]
+    return [*losses, *further], [*figures, *(f"val_{name}" for name in proposal_figures(model))]
 
 
 def batches_of(
-    config: Config, splits: Splits, weights: np.ndarray | None, ranks: Ranks, say: Say, first: int, count: int
+    config: Config,
+    splits: Splits,
+    weights: np.ndarray | None,
+    ranks: Ranks,
+    keypoints: int,
+    say: Say,
+    first: int,
+    count: int,
 ) -> Iterator[Loaded]:
     """This rank's share of the training batches of `count` steps from step `first`.
 
-    weights: how often each picture comes in an epoch; None: once each.
+    weights: how often each picture comes in an epoch; None: once each. keypoints: points of an object to learn.
     """
     same = {
         "image_size": config.image_size,
@@ -310,6 +332,7 @@ def batches_of(
         weights=weights,
         rank=ranks.rank,
         ranks=ranks.count,
+        keypoints=keypoints,
         say=say,
     )
 
@@ -322,6 +345,7 @@ def bundle_of(run: Run, config: Config, splits: Splits) -> Bundle:
         image_size=config.image_size,
         max_size=config.max_size,
         max_objects=config.max_objects,
+        keypoints=splits.train.keypoints,
         lineage=run_record(recipe="detect", **run.identity, steps=run.step, seconds=run.seconds, notes=splits.notes),
     )
     if config.tile is None:

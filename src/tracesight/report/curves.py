@@ -38,7 +38,7 @@ LIGHT = Theme(
 DARK = Theme(
     "#171c24", "#dfe5ee", "#39424f", ("#56B4E9", "#E69F00", "#1FBF92", "#DD8FBC", "#EB6F1A", "#8C9BFF", "#D6C62A")
 )
-KINDS = {"bbox": "box", "segm": "mask", "image": ""}  # of figures, and what each is called
+KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint", "image": ""}  # of figures, and what each is called
 VALIDATION = 4  # the position of its colour in `lines`
 
 

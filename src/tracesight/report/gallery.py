@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 
 from tracesight.data.channels import as_rgb
 from tracesight.data.pictures import open_picture
+from tracesight.data.points import named_points
 from tracesight.report.mistakes import Box, Mistake
 from tracesight.scene.draw import draw_objects, side_by_side
 from tracesight.scene.mask import Mask
 from tracesight.scene.scene import SceneObject
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Dataset, Record
+    from tracesight.data.record import Annotation, Dataset, Record
 
 Result = Mapping[str, Any]
 
@@ -37,18 +38,21 @@ class Shot:
     title: str = ""
 
 
-def truth_objects(record: Record, categories: Mapping[int, str]) -> list[SceneObject]:
+def truth_objects(record: Record, dataset: Dataset) -> list[SceneObject]:
     """The labels of a picture, crowd regions left out, as objects of score 1."""
-    return [
-        SceneObject(categories[a.category_id], a.category_id, 1.0, a.box, a.mask(record.height, record.width))
-        for a in record.annotations
-        if not a.ignored
-    ]
+    return [_truth(a, record, dataset) for a in record.annotations if not a.ignored]
 
 
-def result_objects(results: Sequence[Result], categories: Mapping[int, str], threshold: float) -> list[SceneObject]:
+def _truth(a: Annotation, record: Record, dataset: Dataset) -> SceneObject:
+    labelled = [(x, y, float(seen > 0)) for x, y, seen in a.keypoints or ()]
+    points = named_points(labelled, dataset.keypoints.get(a.category_id))
+    name, mask = dataset.categories[a.category_id], a.mask(record.height, record.width)
+    return SceneObject(name, a.category_id, 1.0, a.box, mask, **points)
+
+
+def result_objects(results: Sequence[Result], dataset: Dataset, threshold: float) -> list[SceneObject]:
     """COCO results of one picture from `threshold` up, as objects."""
-    objects = []
+    categories, objects = dataset.categories, []
     for result in results:
         if result["score"] < threshold:
             continue
@@ -56,7 +60,11 @@ def result_objects(results: Sequence[Result], categories: Mapping[int, str], thr
         mask = Mask.from_coco(result["segmentation"]) if result.get("segmentation") else None
         name = categories.get(result["category_id"], str(result["category_id"]))
         box = (x, y, x + width, y + height)
-        objects.append(SceneObject(name, result["category_id"], float(result["score"]), box, mask))
+        values = result.get("keypoints", ())
+        points = named_points(
+            zip(values[0::3], values[1::3], values[2::3]), dataset.keypoints.get(result["category_id"])
+        )
+        objects.append(SceneObject(name, result["category_id"], float(result["score"]), box, mask, **points))
     return objects
 
 
@@ -76,8 +84,8 @@ def samples(
     shots = []
     for index in chosen:
         record = dataset[index]
-        truth = truth_objects(record, dataset.categories)
-        shown = result_objects(results_by_picture.get(record.id, ()), dataset.categories, threshold)
+        truth = truth_objects(record, dataset)
+        shown = result_objects(results_by_picture.get(record.id, ()), dataset, threshold)
         whole = (0.0, 0.0, float(record.width), float(record.height))
         caption = f"{Path(record.path).name}: {_count(len(truth))} labelled, {len(shown)} predicted"
         picture = as_rgb(open_picture(record.path, channels))
@@ -97,8 +105,8 @@ def close_looks(
     shots = []
     for mistake in mistakes:
         record = records[mistake.image_id]
-        truth = truth_objects(record, dataset.categories)
-        shown = result_objects(results_by_picture.get(record.id, ()), dataset.categories, threshold)
+        truth = truth_objects(record, dataset)
+        shown = result_objects(results_by_picture.get(record.id, ()), dataset, threshold)
         window = _around(mistake.box, record.width, record.height)
         picture = as_rgb(open_picture(record.path, channels))
         image = beside(picture, truth, shown, window, CLOSE, frame=mistake.box)
@@ -152,7 +160,8 @@ def _moved(item: SceneObject, window: tuple[int, int, int, int], size: tuple[int
         if crop.size:
             mask = _moved_mask(crop, (x - x0) * sx, (y - y0) * sy, (sx, sy), size)
     box = (box[0] - x0) * sx, (box[1] - y0) * sy, (box[2] - x0) * sx, (box[3] - y0) * sy
-    return replace(item, box=box, mask=mask)
+    points = tuple(replace(p, x=(p.x - x0) * sx, y=(p.y - y0) * sy) for p in item.keypoints)
+    return replace(item, box=box, mask=mask, keypoints=points)
 
 
 def _moved_mask(crop: np.ndarray, x: float, y: float, scale: tuple[float, float], size: tuple[int, int]) -> Mask:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tracesight.evaluation.table import CLASS_FIGURES, FIGURES, NAMES, figure
+from tracesight.evaluation.table import CLASS_FIGURES, CLASS_NAMES, FIGURES, KEYPOINT_FIGURES, NAMES, figure
 from tracesight.report.classes import image_classes, image_figures, image_tiles
 from tracesight.report.curves import curves_png
 from tracesight.report.facts import ReportFacts, SplitFacts, TrainingFacts
@@ -85,8 +85,8 @@ def _summary(facts: ReportFacts) -> str:
 def _tiles(facts: ReportFacts) -> str:
     tiles: list[tuple[str, str]] = []
     metrics = facts.metrics or {}
-    for kind in [kind for kind in ("segm", "bbox") if kind in metrics]:
-        name = {"bbox": "box", "segm": "mask"}[kind]
+    for kind in [kind for kind in ("keypoints", "segm", "bbox") if kind in metrics]:
+        name = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}[kind]
         tiles.append((figure(metrics[kind]["AP50@all"]), f"{name} AP50@all"))
         tiles.append((figure(metrics[kind]["AP@all"]), f"{name} AP@all"))
     tiles += image_tiles(metrics["image"]) if "image" in metrics else []
@@ -113,6 +113,9 @@ def _figures(metrics: Mapping[str, Any] | None) -> str:
         "COCO’s figures, 0 to 1, higher is better. Up to 100 detections of a class count in each picture unless stated."
     )
     figures = table(head, rows, text=(len(head) - 1,), apart=(len(FIGURES),))
+    if "keypoints" in metrics:
+        rows = [[name, figure(metrics["keypoints"][name]), meaning] for name, meaning in KEYPOINT_FIGURES.items()]
+        figures += "<h3>Keypoints</h3>" + table(["figure", "keypoints", "what it means"], rows, text=(2,))
     return f'<p class="soft">{hint}</p>{figures}{listed(metrics.get("warnings", ()))}'
 
 
@@ -120,14 +123,14 @@ def _classes(metrics: Mapping[str, Any] | None) -> str:
     parts = []
     if metrics and "image" in metrics:
         return image_classes(metrics["image"], table)
-    for kind in ("segm", "bbox"):
+    for kind in ("keypoints", "segm", "bbox"):
         if metrics and kind in metrics:
             head = ["class", "objects", *CLASS_FIGURES]
             rows = [
                 [name, thousands(row["objects"]), *(row[key] for key in CLASS_FIGURES)]
                 for name, row in metrics[kind]["per_class"].items()
             ]
-            parts.append(f"<h3>{NAMES[kind].capitalize()}</h3>" + table(head, rows))
+            parts.append(f"<h3>{CLASS_NAMES[kind].capitalize()}</h3>" + table(head, rows))
     hint = '<p class="soft">Recall: share of the objects found at IoU 0.50, whatever the score.</p>'
     return "".join(parts) + hint if parts else ""
 

@@ -38,6 +38,7 @@ _MOST_ENLARGED = 8
 _FILL = 0.34  # how much of the colour lies over the object's pixels
 _FILL_SMALL = 0.18  # the same for small objects, which their contours half cover already
 _SMALL = 24  # pixels a side
+_LEAST_SURE = 0.1  # score of a keypoint from which it is drawn
 _STRIP: Colour = (22, 24, 29)
 
 
@@ -83,7 +84,8 @@ def draw_objects(
     scores: bool = True,
     legend: bool = True,
 ) -> Image.Image:
-    """A new RGB picture: masks filled and outlined, boxes, labels like "nut 0.93", and below it how many of what.
+    """A new RGB picture: masks filled and outlined, boxes, keypoints joined by their skeleton, labels like "nut 0.93",
+    and below it how many of what.
 
     `threshold` leaves out objects of lower score; `scores=False` leaves the numbers out of the labels.
     `scale` is how many times larger than `image` the result is: None enlarges small pictures until labels fit in, 1
@@ -105,6 +107,8 @@ def draw_objects(
     for shape in shapes:
         _outline(canvas, shape, _line_for(shape, line))
     drawn = Image.fromarray(canvas)
+    for item in sorted(shown, key=lambda item: -(item.box[2] - item.box[0]) * (item.box[3] - item.box[1])):
+        _draw_points(drawn, item, scale, line)
     draw_labels(drawn, [(s.crop, s.origin, s.box, s.colour, s.label) for s in shapes], font_size(drawn.size))
     if not legend:
         return drawn
@@ -160,6 +164,20 @@ def side_by_side(left: Image.Image, right: Image.Image, titles: tuple[str, str])
         sheet.paste(picture.convert("RGB"), (x, head))
         draw.text((x + gap, head // 2), title, (240, 242, 245), font_for(title, size), anchor="lm")
     return sheet
+
+
+def _draw_points(image: Image.Image, item: SceneObject, scale: int, line: int) -> None:
+    """The skeleton of an object, then its keypoints as dots: neither of what the model is not sure of."""
+    places = {p.name: (p.x * scale, p.y * scale) for p in item.keypoints if p.score >= _LEAST_SURE}
+    draw, colour = ImageDraw.Draw(image), category_colour(item.category_id)
+    thick = max(line, min(2 * line, round((item.box[3] - item.box[1]) * scale / 40)))
+    for ink, width in ((_STRIP, thick + 2), (colour, thick)):
+        for a, b in item.skeleton:
+            if a in places and b in places:
+                draw.line([places[a], places[b]], ink, width)
+    for x, y in places.values():
+        r = thick + 1
+        draw.ellipse((x - r, y - r, x + r, y + r), (245, 247, 250), colour, max(1, thick // 2))
 
 
 def _shape(item: SceneObject, scale: int, scores: bool) -> _Shape:

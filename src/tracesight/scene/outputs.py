@@ -37,7 +37,8 @@ def coco_images(scenes: Iterable[Scene], image_ids: Iterable[int] | None = None)
 def write_csv(scenes: Iterable[Scene], path: str | Path) -> None:
     """Write one row an object: UTF-8, commas, a header; `area` is the mask's in pixels, empty without one.
 
-    Each kind of measurement that occurs gets a column of its own, named with its unit as in "length [mm]".
+    Each kind of measurement that occurs gets a column of its own, named with its unit as in "length [mm]", and each
+    keypoint two, as in "left_eye x [px]".
     The file is there whole or not at all.
     """
     rows = [_row(scene, number, item) for scene in scenes for number, item in enumerate(scene.objects)]
@@ -68,6 +69,8 @@ def _row(scene: Scene, number: int, item: SceneObject) -> dict[str, Any]:
     row |= {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
     row["area"] = None if item.mask is None else item.mask.area
     row["track"] = None if item.track is None else item.track.id
+    for point in item.keypoints:
+        row |= {f"{point.name} x [px]": point.x, f"{point.name} y [px]": point.y}
     for measurement in item.measurements:
         # Brackets keep a measurement called like a column apart from it.
         row[f"{measurement.name} [{measurement.unit}]"] = measurement.value

@@ -33,8 +33,8 @@ from tracesight.scene.values import (
     write_whole,
 )
 
-SCHEMA_VERSION = "2"
-READABLE = ("1", "2")  # version 1 had no categories of the picture as a whole
+SCHEMA_VERSION = "3"
+READABLE = ("1", "2", "3")  # version 1 had no categories of the picture as a whole, version 2 no keypoints
 
 Box = tuple[float, float, float, float]
 
@@ -64,10 +64,27 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Keypoint:
+    """A named point of an object: x and y in pixels, `score` 0–1 (1 for what a person labelled) for its place."""
+
+    name: str
+    x: float
+    y: float
+    score: float
+
+    def __post_init__(self) -> None:
+        checked_text(self.name, "name of a keypoint")
+        for side in ("x", "y"):
+            object.__setattr__(self, side, checked_number(getattr(self, side), f"keypoint {self.name!r}"))
+        object.__setattr__(self, "score", _score(self.score))
+
+
+@dataclass(frozen=True, slots=True)
 class SceneObject:
     """One object: `category` is the name and `category_id` the number of the labels it was learnt from.
 
     `score` is 0–1 (1 for what a person labelled), `box` (x1, y1, x2, y2) in pixels, `mask` as large as the picture.
+    keypoints: in the order of the labels; skeleton: which of them are joined, as pairs of names.
     Numbers may be given as numpy scalars. Raises ValueError for one that is not finite, a score outside 0–1 or a box
     whose sides are swapped.
     """
@@ -79,11 +96,15 @@ class SceneObject:
     mask: Mask | None = None
     track: Track | None = None
     measurements: tuple[Measurement, ...] = ()
+    keypoints: tuple[Keypoint, ...] = ()
+    skeleton: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         checked_text(self.category, "category")
         object.__setattr__(self, "category_id", checked_whole(self.category_id, "category_id"))
         object.__setattr__(self, "score", _score(self.score))
+        object.__setattr__(self, "keypoints", tuple(self.keypoints))
+        object.__setattr__(self, "skeleton", tuple((a, b) for a, b in self.skeleton))
         if not hasattr(self.box, "__len__") or len(self.box) != 4:
             raise ValueError(f"box must be four numbers, not {self.box!r}")
         x1, y1, x2, y2 = (checked_number(side, "box") for side in self.box)
@@ -139,7 +160,7 @@ class Scene:
 
     Both are None for scenes that no model made. categories: of the picture as a whole, the surest first; empty where
     nothing was said of it. schema: version of the format; a scene keeps the one it was read from.
-    Raises ValueError when a mask is not as large as the picture, or a scene of version 1 has categories.
+    Raises ValueError when a mask is not as large as the picture, or a scene holds what its version has no place for.
     """
 
     picture: Picture
@@ -155,6 +176,8 @@ class Scene:
         object.__setattr__(self, "categories", tuple(self.categories))
         if self.categories and self.schema == "1":
             raise ValueError("a scene of version 1 has no categories of its picture")
+        if self.schema in ("1", "2") and any(item.keypoints or item.skeleton for item in self.objects):
+            raise ValueError(f"a scene of version {self.schema} has no keypoints")
         size = (self.picture.height, self.picture.width)
         for number, item in enumerate(self.objects):
             if item.mask is not None and item.mask.size != size:
@@ -193,7 +216,7 @@ class Scene:
         objects = []
         for number, item in enumerate(checked_list(fields["objects"], "objects")):
             with inside(f"objects[{number}]"):
-                objects.append(_object_from_json(item))
+                objects.append(_object_from_json(item, value["schema"]))
         categories = []
         for number, item in enumerate(checked_list(fields.get("categories", []), "categories")):
             with inside(f"categories[{number}]"):
@@ -224,7 +247,8 @@ class Scene:
     # ---- turned into
 
     def to_coco(self, image_id: int = 0) -> list[dict[str, Any]]:
-        """COCO results: one dict an object with image_id, category_id, bbox (x, y, width, height), score and mask."""
+        """COCO results: one dict an object with image_id, category_id, bbox (x, y, width, height) and score, and its
+        mask and keypoints (x, y, score), where it has any."""
         results = []
         for item in self.objects:
             x1, y1, x2, y2 = item.box
@@ -232,6 +256,8 @@ class Scene:
             result |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": item.score}
             if item.mask is not None:
                 result["segmentation"] = item.mask.to_coco()
+            if item.keypoints:
+                result["keypoints"] = [value for point in item.keypoints for value in (point.x, point.y, point.score)]
             results.append(result)
         return results
 
@@ -282,6 +308,11 @@ def _score(value: Any) -> float:
 
 
 def _object_to_json(item: SceneObject) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if item.keypoints:
+        more["keypoints"] = [asdict(point) for point in item.keypoints]
+    if item.skeleton:
+        more["skeleton"] = [list(pair) for pair in item.skeleton]
     return {
         "category": item.category,
         "category_id": item.category_id,
@@ -290,11 +321,13 @@ def _object_to_json(item: SceneObject) -> dict[str, Any]:
         "mask": None if item.mask is None else item.mask.to_coco(),
         "track": None if item.track is None else asdict(item.track),
         "measurements": [asdict(measurement) for measurement in item.measurements],
+        **more,
     }
 
 
-def _object_from_json(value: Any) -> SceneObject:
+def _object_from_json(value: Any, schema: str) -> SceneObject:
     required, optional = {"category", "category_id", "score", "box"}, {"mask", "track", "measurements"}
+    optional |= set() if schema in ("1", "2") else {"keypoints", "skeleton"}
     fields = checked_fields(value, "object", required=required, optional=optional)
     fields["box"] = tuple(checked_list(fields["box"], "box"))
     if fields.get("mask") is not None:
@@ -305,4 +338,10 @@ def _object_from_json(value: Any) -> SceneObject:
     rows = checked_list(fields.get("measurements", []), "measurements")
     keys = {"name", "value", "unit"}
     fields["measurements"] = tuple(Measurement(**checked_fields(row, "measurement", required=keys)) for row in rows)
+    points, keys = checked_list(fields.get("keypoints", []), "keypoints"), {"name", "x", "y", "score"}
+    fields["keypoints"] = tuple(Keypoint(**checked_fields(row, "keypoint", required=keys)) for row in points)
+    pairs = [checked_list(pair, "skeleton") for pair in checked_list(fields.get("skeleton", []), "skeleton")]
+    if not all(len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs):
+        raise ValueError("skeleton must be pairs of names")
+    fields["skeleton"] = tuple((a, b) for a, b in pairs)
     return SceneObject(**fields)

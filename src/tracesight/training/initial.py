@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from tracesight.data.record import Dataset
+from tracesight.data.record import Dataset, Keypoints
 from tracesight.data.statistics import channel_spread
 from tracesight.errors import UserError
 from tracesight.models.build import CATALOGUE, build
@@ -42,6 +42,18 @@ def detector_args(name: str, args: dict[str, Any], begun: Bundle | None, in_chan
         other = ("in_channels",) if begun.in_channels == in_channels else ("in_channels", "pixels")
         return {**{key: value for key, value in begun.spec["args"].items() if key not in other}, **args}
     return args
+
+
+def keypoint_args(name: str, args: dict[str, Any], points: Mapping[int, Keypoints]) -> dict[str, Any]:
+    """`args` with the number of keypoints that objects have, for a detector that finds any (`learns_keypoints`)."""
+    if not learns_keypoints(name, args):
+        return args
+    return {**args, "num_keypoints": max((len(named.names) for named in points.values()), default=1)}
+
+
+def learns_keypoints(name: str, args: dict[str, Any]) -> bool:
+    """Whether a detector finds keypoints: one called so, or one that is told how many."""
+    return bool(args.get("num_keypoints", name.startswith("keypoint_")))
 
 
 def channel_args(args: dict[str, Any], in_channels: int, train: Dataset, seed: int) -> dict[str, Any]:
@@ -81,6 +93,7 @@ def build_detector(
     max_objects: int,
     seed: int,
     begun: Bundle | None,
+    points: Mapping[int, Keypoints] | None = None,
 ) -> nn.Module:
     """A detector for `categories`, its random weights drawn from `seed`, then filled from `begun` where that is given.
 
@@ -95,7 +108,7 @@ def build_detector(
         settings = {**args, "roi": {**(args.get("roi") or {}), "max_objects": max_objects}}
         model = build(name, len(categories) + 1, conventions, **settings)
     if begun is not None:
-        _fill_detector(model, begun, categories)
+        _fill_detector(model, begun, categories, points or {})
     return model
 
 
@@ -121,18 +134,27 @@ def build_classifier(
     return model
 
 
-def _fill_detector(model: nn.Module, begun: Bundle, categories: dict[int, str]) -> None:
-    """Copy the bundle's tensors; layers a category wide are copied only if the categories are the same."""
+def _point_names(points: Mapping[int, Keypoints]) -> set[tuple[str, ...]]:
+    return {named.names for named in points.values()}
+
+
+def _fill_detector(
+    model: nn.Module, begun: Bundle, categories: dict[int, str], points: Mapping[int, Keypoints]
+) -> None:
+    """Copy the bundle's tensors; layers a category or keypoint wide only if these are the same."""
     source, state = begun.model.state_dict(), model.state_dict()
     if begun.task == "classify":  # its body is the detector's
         source = _as_body(source, begun, state)
         new = tuple(name for name in state if name not in source)
     else:
-        # What the bundle's system does not have begins at random: mask heads, an RPN, or all heads.
-        parts = ("rpn.", "roi_heads.", "roi_heads.mask_head.", "roi_heads.mask_predictor.")
+        # What the bundle's system does not have begins at random: mask and keypoint heads, an RPN, or all heads.
+        heads = ("mask_head.", "mask_predictor.", "keypoint_head.", "keypoint_predictor.")
+        parts = ("rpn.", "roi_heads.", *(f"roi_heads.{head}" for head in heads))
         new = tuple(part for part in parts if not any(name.startswith(part) for name in source))
         source = {name: tensor for name, tensor in source.items() if name in state}
         _check_masks(source, state, begun)
+        if _point_names(begun.keypoints) != _point_names(points):
+            new += ("roi_heads.keypoint_predictor.",)
         if list(begun.categories.items()) != list(categories.items()):
             new += _PER_CATEGORY
     _fill(model, begun, source, new)

@@ -14,6 +14,7 @@ from tracesight.data.finding import notes_of, refuse
 from tracesight.data.formats import read_splits
 from tracesight.data.kinds import check_codes
 from tracesight.data.manifest import roots_of_set
+from tracesight.data.points import with_points
 from tracesight.data.proposals import ProposalSet, read_proposals
 from tracesight.data.record import Dataset
 from tracesight.errors import UserError
@@ -72,6 +73,7 @@ def read_labelled(
     format: str | None = None,
     allow: Sequence[str] = (),
     needs: Literal["objects", "image labels"] = "objects",
+    keypoints: bool = False,
 ) -> Splits:
     """Read and check the data of a training.
 
@@ -85,10 +87,11 @@ def read_labelled(
         format: how the data is labelled; None: recognised.
         allow: codes of errors that are put right or left out, not refused.
         needs: what is learnt from.
+        keypoints: some objects need keypoints, and those of a category all have the same.
 
     Raises:
         UserError: labels or pictures that cannot be read or do not fit each other, nothing to learn from, an object
-            without the mask that it needs.
+            without the mask that it needs, no keypoints or not the same.
     """
     check_codes(allow)
     train, val, notes = read_splits(data, seed, format, allow, needs)
@@ -97,6 +100,10 @@ def read_labelled(
     named |= changed
     if needs == "objects" and not any(not a.ignored for record in named["train"] for a in record.annotations):
         raise UserError(f"{train.path}: no objects are left to learn from; correct the errors that were allowed")
+    if keypoints:
+        named = {name: with_points(dataset) for name, dataset in named.items()}
+        if not any(v > 0 for record in named["train"] for a in record.annotations for _, _, v in a.keypoints or ()):
+            raise UserError(f"{train.path}: no object has a labelled keypoint; train a model without them")
     splits = Splits(named["train"], named.get("val"), tuple(dict.fromkeys([*notes, *more])))
     for note in splits.notes:
         display.say(f"note: {note}")

@@ -17,6 +17,7 @@ from tracesight.data.record import Dataset
 from tracesight.data.transforms import eval_transform
 from tracesight.evaluation import evaluate, operating_threshold, proposal_recall
 from tracesight.evaluation.recall import LIMITS
+from tracesight.models.keypoint_head import keypoints_of
 from tracesight.models.proposals import proposes_only
 from tracesight.ops.collectives import alone
 from tracesight.predict import dataset_results
@@ -74,11 +75,11 @@ def validate(
     with patient():
         counts = splits.train_pictures
         metrics = evaluate(results, val, max_objects=bundle.max_objects, kinds=kinds, train_pictures=counts)
-        operating = operating_threshold(results, val, kind=kinds[-1])
+        operating = operating_threshold(results, val, kind="segm" if "segm" in kinds else "bbox")
         if proposes_only(bundle.model):
             metrics["proposals"] = proposal_recall(results, val)
     with alone():
-        loss = validation_loss(keys, val, losses_of, run.device, splits.proposals)
+        loss = validation_loss(keys, val, losses_of, run.device, splits.proposals, keypoints_of(bundle.model))
     figures = {f"val_{kind}_{name}": metrics[kind][name] for kind in kinds for name in FIGURES}
     figures |= {f"val_{name}": metrics["proposals"][name] for name in proposal_figures(bundle.model)}
     deciding = (proposal_figures(bundle.model) or (f"{kinds[-1]}_AP@all",))[-1]
@@ -113,15 +114,24 @@ def results_of_all(
 
 
 def kinds_of(model: nn.Module) -> tuple[str, ...]:
-    """ "bbox", and "segm" if the model draws masks; the last one is the one that counts."""
-    masks = any(name.startswith("roi_heads.mask_predictor.") for name, _ in model.named_parameters())
-    return ("bbox", "segm") if masks else ("bbox",)
+    """ "bbox", "segm" if the model draws masks, "keypoints" if it finds any; the last one is the one that counts."""
+    names = [name for name, _ in model.named_parameters()]
+    heads = {"segm": "roi_heads.mask_predictor.", "keypoints": "roi_heads.keypoint_predictor."}
+    return "bbox", *(kind for kind, head in heads.items() if any(name.startswith(head) for name in names))
 
 
 def validation_loss(
-    keys: Keys, val: Dataset, losses_of: LossesOf, device: torch.device, proposals: ProposalSet | None = None
+    keys: Keys,
+    val: Dataset,
+    losses_of: LossesOf,
+    device: torch.device,
+    proposals: ProposalSet | None = None,
+    keypoints: int = 0,
 ) -> float | None:
-    """The mean training loss on the first `val_loss_pictures` of val, not augmented; None if that is 0."""
+    """The mean training loss on the first `val_loss_pictures` of val, not augmented; None if that is 0.
+
+    keypoints: points of an object that are learned.
+    """
     if not keys.val_loss_pictures:
         return None
     some = val.subset(range(min(len(val), keys.val_loss_pictures)))
@@ -132,6 +142,7 @@ def validation_loss(
         transform=partial(eval_transform, image_size=keys.image_size, max_size=keys.max_size),
         with_masks=keys.model.startswith("mask_"),
         channels=keys.in_channels,
+        keypoints=keypoints,
     )
     return sum(mean_losses(losses_of, batches, device).values())
 

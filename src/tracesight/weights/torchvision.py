@@ -1,4 +1,4 @@
-"""Checkpoints of torchvision: ResNet, ResNeXt and Wide ResNet classifiers, Faster and Mask R-CNN with FPN (v1).
+"""Checkpoints of torchvision: ResNet, ResNeXt and Wide ResNet classifiers, Faster, Mask and Keypoint R-CNN (v1).
 
 Tracesight uses torchvision's current parameter names, so nearly everything passes as it is. What does not:
 - files that torchvision published before its 0.13 name single convolutions where later versions have blocks
@@ -94,6 +94,8 @@ PUBLISHED: dict[str, Published] = {
     "bf2d0c1e": _tv("maskrcnn_resnet50_fpn COCO v1", "COCO", 91, "torchvision-coco-v1"),
     "dd69338a": _tv("fasterrcnn_resnet50_fpn_v2 COCO v1", "COCO", 91),
     "73cbd019": _tv("maskrcnn_resnet50_fpn_v2 COCO v1", "COCO", 91),
+    "9f466800": _tv("keypointrcnn_resnet50_fpn COCO legacy", "COCO", 2),
+    "fc266e95": _tv("keypointrcnn_resnet50_fpn COCO v1", "COCO", 2, "torchvision-coco-v1"),
 }
 
 

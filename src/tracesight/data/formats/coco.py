@@ -135,7 +135,7 @@ def _categories(reading: Reading, rows: Rows) -> None:
             reading.parents[number] = parent
         try:
             if row.get("keypoints"):
-                reading.keypoints[number] = _points_of_category(row["keypoints"], row.get("skeleton") or [])
+                reading.keypoints[number] = _points_of_category(row)
         except (TypeError, ValueError) as error:
             message = f"its keypoints cannot be read: {error}"
             reading.faults.append(Finding(UNREADABLE, f"{path}: category {number}", message))
@@ -143,13 +143,16 @@ def _categories(reading: Reading, rows: Rows) -> None:
         raise UserError(f"{path}: not COCO instances: 'categories' is empty")
 
 
-def _points_of_category(names: Any, skeleton: Any) -> Keypoints:
+def _points_of_category(row: dict[str, Any]) -> Keypoints:
+    names, swaps = row["keypoints"], row.get("flip_pairs")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"keypoints must be a list of names, not {brief(names)}")
-    pairs = tuple((a - 1, b - 1) for a, b in skeleton)  # counted from 1 in the file
-    if not all(0 <= end < len(names) for pair in pairs for end in pair):
-        raise ValueError(f"skeleton must be pairs of numbers from 1 to {len(names)}")
-    return Keypoints(tuple(names), pairs)
+    pairs = tuple((a - 1, b - 1) for a, b in row.get("skeleton") or [])  # counted from 1 in the file
+    mirrors = None if swaps is None else tuple((a - 1, b - 1) for a, b in swaps)
+    for key, ends in (("skeleton", pairs), ("flip_pairs", mirrors or ())):
+        if not all(0 <= end < len(names) for pair in ends for end in pair):
+            raise ValueError(f"{key} must be pairs of numbers from 1 to {len(names)}")
+    return Keypoints(tuple(names), pairs, mirrors)
 
 
 def _sound_images(reading: Reading, rows: Rows) -> dict[int, dict[str, Any]]:

@@ -65,6 +65,8 @@ def _categories(dataset: Dataset) -> Iterator[dict[str, Any]]:
         if (points := dataset.keypoints.get(number)) is not None:
             row["keypoints"] = list(points.names)
             row["skeleton"] = [[a + 1, b + 1] for a, b in points.skeleton]
+            if points.swaps is not None:
+                row["flip_pairs"] = [[a + 1, b + 1] for a, b in points.swaps]
         yield row
 
 

@@ -7,6 +7,7 @@ polygon's points, three or more; or, where `data.yaml` has `kpt_shape`, a box an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tracesight.data.finding import Finding, Kind
@@ -25,6 +26,7 @@ from tracesight.data.formats.yolo_places import (
 )
 from tracesight.data.formats.yolo_writer import write_yolo
 from tracesight.data.pictures import picture_size
+from tracesight.data.points import numbered_points
 from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 
@@ -52,9 +54,11 @@ def read_yolo(path: Path, split: str | None = None) -> Reading:
         if stray.name not in CLASS_FILES:
             layout.faults.append(Finding(NO_PICTURE, str(stray), "there is no picture of this name"))
     categories = {layout.ids[number]: name for number, name in layout.names.items()}
-    return Reading(
-        layout.file, categories, _records(layout, pictures), faults=layout.faults, keypoints=layout.point_names
-    )
+    points = layout.point_names
+    if layout.points is not None and layout.swaps is not None:
+        unnamed = numbered_points(layout.points[0])
+        points = {number: replace(points.get(number, unnamed), swaps=layout.swaps) for number in categories}
+    return Reading(layout.file, categories, _records(layout, pictures), faults=layout.faults, keypoints=points)
 
 
 def fits_yolo(path: Path) -> bool:

@@ -15,7 +15,7 @@ import yaml
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.formats.files import brief, by_name, files_below, files_in, inside, pictures_below, read_text
 from tracesight.data.formats.places import SPLITS
-from tracesight.data.formats.reading import NO_FILE, OUTSIDE_FOLDER
+from tracesight.data.formats.reading import NO_FILE, OUTSIDE_FOLDER, UNREADABLE
 from tracesight.data.pictures import PICTURE_SUFFIXES
 from tracesight.data.record import Keypoints
 from tracesight.errors import UserError
@@ -37,7 +37,7 @@ class Layout:
     file: `data.yaml`, or the list of classes. base: the folder of all. root: the folder in it that paths are relative
     to. names: by the index that label files have. ids: category id by that index. parts: by split, the paths that hold
     its pictures. points: numbers of keypoints and of values for each, where objects have them. point_names: by category
-    id.
+    id. swaps: pairs of points that a mirror makes of each other (`flip_idx`), where they are told.
     """
 
     file: Path
@@ -48,6 +48,7 @@ class Layout:
     parts: dict[str, list[str]] = field(default_factory=dict)
     points: tuple[int, int] | None = None
     point_names: dict[int, Keypoints] = field(default_factory=dict)
+    swaps: tuple[tuple[int, int], ...] | None = None
     faults: list[Finding] = field(default_factory=list)
 
 
@@ -153,6 +154,7 @@ def _of_yaml(file: Path) -> Layout:
     if isinstance(shape, list) and len(shape) == 2 and all(isinstance(v, int) and v > 0 for v in shape):
         layout.points = (shape[0], shape[1])
         layout.point_names = _point_names(layout, data.get("kpt_names"), shape[0])
+        layout.swaps = _swaps(layout, data.get("flip_idx"))
     for split, keys in SPLITS.items() if data.get("undivided") is not True else ():  # as the writer has it
         value = next((data[key] for key in keys if data.get(key)), None)
         if value is not None:
@@ -164,6 +166,19 @@ def _of_yaml(file: Path) -> Layout:
             layout.parts[split] = [str(entry) for entry in entries]
     layout.root = _root(layout, data.get("path"))
     return layout
+
+
+def _swaps(layout: Layout, places: Any) -> tuple[tuple[int, int], ...] | None:
+    """The pairs of `flip_idx`, which has for each point its place in a mirror."""
+    if places is None or layout.points is None:
+        return None
+    count = layout.points[0]
+    whole = isinstance(places, list) and len(places) == count and all(type(at) is int for at in places)
+    if not whole or not all(0 <= at < count and places[at] == own for own, at in enumerate(places)):
+        message = f"flip_idx must be the places of {count} points in a mirror, counted from 0, not {places!r}"
+        layout.faults.append(Finding(UNREADABLE, str(layout.file), message))
+        return None
+    return tuple((own, at) for own, at in enumerate(places) if own < at)
 
 
 def _loaded(file: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def write_yolo(sets: Mapping[str, Dataset], folder: Path) -> list[str]:
         table["category_ids"] = list(categories)
     if points is not None:
         table |= {"kpt_shape": [points, 3], "kpt_names": _names_of_points(sets, indices, points)}
+        table |= _mirrored_points(sets, points)
     text = yaml.safe_dump(table, allow_unicode=True, sort_keys=False)
     (folder / "data.yaml").write_text(f"{UNDIVIDED if ALL in sets else ''}{text}", encoding="utf-8")
     return [
@@ -71,6 +72,13 @@ def _names_of_points(sets: Mapping[str, Dataset], indices: Mapping[int, int], po
     """Names of keypoints by class, where they are known."""
     known = {number: rows.names for dataset in sets.values() for number, rows in dataset.keypoints.items()}
     return {indices[number]: list(names) for number, names in sorted(known.items()) if len(names) == points}
+
+
+def _mirrored_points(sets: Mapping[str, Dataset], points: int) -> dict[str, list[int]]:
+    """`flip_idx`, where pairs are told and the same for all classes; the names tell others."""
+    known = [rows for dataset in sets.values() for rows in dataset.keypoints.values() if len(rows.names) == points]
+    told = {rows.swaps for rows in known}
+    return {"flip_idx": list(known[0].mirrored)} if len(told) == 1 and None not in told else {}
 
 
 def _lines(record: Record, indices: Mapping[int, int], points: int | None, counts: Counter[str]) -> Iterator[str]:
