@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 
 from tracesight.data.formats import write_sets
 from tracesight.data.formats.places import ALL
-from tracesight.data.record import Annotation, Dataset, Keypoints, Record
+from tracesight.data.points import Keypoints
+from tracesight.data.record import Annotation, Dataset, Record
 
 POINTS = Keypoints(
     ("head", "neck", "hip", "left_hand", "right_hand", "left_foot", "right_foot"),

@@ -36,6 +36,7 @@ def peer(
     proposals: int = 1000,
     v2: bool = False,
     keypoints: int = 0,
+    keypoint_width: int = 512,
 ):
     """torchvision's model with random weights that detects many objects of several classes on `pictures`.
 
@@ -65,8 +66,8 @@ def peer(
     if keypoints:
         heads = model.roi_heads
         heads.keypoint_roi_pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 14, 2)
-        heads.keypoint_head = KeypointRCNNHeads(backbone.out_channels, (512,) * 8)
-        heads.keypoint_predictor = KeypointRCNNPredictor(512, keypoints)
+        heads.keypoint_head = KeypointRCNNHeads(backbone.out_channels, (keypoint_width,) * 8)
+        heads.keypoint_predictor = KeypointRCNNPredictor(keypoint_width, keypoints)
     with torch.no_grad():
         _calibrate(model, pictures)
     return model.eval()

@@ -19,8 +19,7 @@ import torch
 import yaml
 from torch import nn
 
-from tracesight.data.points import points_from_json, points_to_json
-from tracesight.data.record import Keypoints
+from tracesight.data.points import Keypoints, points_from_json, points_to_json
 from tracesight.errors import UserError
 from tracesight.models.keypoint_head import keypoints_of
 from tracesight.weights.pickles import is_pickle, refuse_pickles

@@ -15,8 +15,8 @@ from tracesight.data.batch import collate
 from tracesight.data.formats import read_dataset, write_sets
 from tracesight.data.formats.places import ALL
 from tracesight.data.loader import training_batches
-from tracesight.data.points import PERSON, with_points
-from tracesight.data.record import Annotation, Dataset, Keypoints, Record
+from tracesight.data.points import PERSON, Keypoints, with_points
+from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.data.sample import Sample, load_sample
 from tracesight.data.transforms import (
     eval_transform,
@@ -39,9 +39,8 @@ def sample() -> Sample:
     points[0] = [[20, 10, 2], [12, 20, 1], [28, 22, 2], [0, 0, 0]]
     mirrored = np.array([[0, 2, 1, 3], [0, 1, 2, 3]])
     nobody = np.zeros(2, bool)
-    return Sample(
-        np.zeros((40, 60, 3), np.uint8), boxes, np.array([1, 2]), nobody, None, boxes, points, mirrored
-    )  # fmt: skip
+    picture = np.zeros((40, 60, 3), np.uint8)
+    return Sample(picture, boxes, np.array([1, 2]), nobody, None, boxes, keypoints=points, mirrored=mirrored)
 
 
 def seen(found: Sample, number: int = 0) -> list[list[float] | None]:

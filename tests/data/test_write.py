@@ -11,7 +11,8 @@ from PIL import Image
 
 from tracesight.data.formats import read_dataset, read_sets, write_sets
 from tracesight.data.formats.placing import Names, folder_names, free_name
-from tracesight.data.record import Annotation, Dataset, Keypoints, Record
+from tracesight.data.points import Keypoints
+from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 

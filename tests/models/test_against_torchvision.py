@@ -57,9 +57,10 @@ def test_detections_equal_torchvisions(masks, v2):
 
 def test_keypoints_equal_torchvisions():
     images = pictures(1)
-    theirs = peer(images, depth=18, masks=False, keypoints=5, num_classes=2, side=256, proposals=PROPOSALS)
+    points, numbers = {"keypoints": 5, "keypoint_width": 32}, {"num_classes": 2, "side": 256, "proposals": PROPOSALS}
+    theirs = peer(images, depth=18, masks=False, **points, **numbers)
     limits = {"pre_nms_test": PROPOSALS, "post_nms_test": PROPOSALS}
-    model = ours(theirs, "keypoint_rcnn_resnet18_fpn", rpn=limits, num_keypoints=5).eval()
+    model = ours(theirs, "keypoint_rcnn_resnet18_fpn", rpn=limits, num_keypoints=5, keypoint_channels=32).eval()
     raw = (images[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy()
     batch = predict_batch([raw], 256)
     with torch.inference_mode():
@@ -112,8 +113,9 @@ def labelled_batch(height=160, width=256):
 def test_losses_equal_torchvisions_on_the_same_samples():
     """With masks and keypoints, which torchvision's parts can have together though none of its builders does so."""
     batch, targets, whole = labelled_batch()
-    theirs = peer(list(batch.images), depth=18, keypoints=5, num_classes=5, side=160, proposals=PROPOSALS)
-    model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 128}, num_keypoints=5)
+    points, numbers = {"keypoints": 5, "keypoint_width": 32}, {"num_classes": 5, "side": 160, "proposals": PROPOSALS}
+    theirs = peer(list(batch.images), depth=18, **points, **numbers)
+    model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 128}, num_keypoints=5, keypoint_channels=32)
     our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole)
     assert set(our_losses) == set(their_losses)
     for name, loss in our_losses.items():

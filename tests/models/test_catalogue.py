@@ -215,8 +215,9 @@ def test_detectors_run_forward_and_backward(name):
     if found.keypoints is not None:
         assert found.keypoints.shape == (2, 7, 4, 3)
         x, y, sure = found.keypoints.unbind(-1)
-        box = found.boxes[..., None]
-        inside = (x >= box[:, :, 0]) & (x <= box[:, :, 2]) & (y >= box[:, :, 1]) & (y <= box[:, :, 3])
+        low = found.boxes[..., :2, None]
+        high = torch.maximum(found.boxes[..., 2:, None], low + 1)  # less than a pixel counts as one
+        inside = (x >= low[:, :, 0]) & (x <= high[:, :, 0]) & (y >= low[:, :, 1]) & (y <= high[:, :, 1])
         assert inside[found.valid].all()
         assert (sure[found.valid] > 0).all() and (sure <= 1).all() and not found.keypoints[~found.valid].any()
 

@@ -1,14 +1,46 @@
-"""Keypoints by name: which a set has, and those of one object for a scene."""
+"""Keypoints by name: those that a category's objects have, those of a set, and those of one object for a scene."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from tracesight.data.record import Dataset, Keypoints
 from tracesight.errors import UserError
 from tracesight.scene.scene import Keypoint
+
+if TYPE_CHECKING:
+    from tracesight.data.record import Dataset
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """The points that the objects of one category have.
+
+    names: in the order of `Annotation.keypoints`. skeleton: which of them are joined, as pairs of positions from 0.
+    swaps: pairs of positions of points that a mirror makes of each other; None: the names tell.
+    """
+
+    names: tuple[str, ...]
+    skeleton: tuple[tuple[int, int], ...] = ()
+    swaps: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """For each point the position of the one that it is in a mirror: a left eye becomes a right one.
+
+        Without `swaps` these are the points whose names differ in "left" and "right" alone; any other is its own.
+        """
+        place = list(range(len(self.names)))
+        swaps = self.swaps
+        if swaps is None:
+            lower = [name.lower() for name in self.names]
+            twins = {name: name.replace("left", "right", 1) for name in lower if "left" in name}
+            swaps = [(lower.index(a), lower.index(b)) for a, b in twins.items() if b in lower]
+        for a, b in swaps:
+            place[a], place[b] = b, a
+        return tuple(place)
+
 
 # COCO's person, the points in COCO's order; its skeleton joins them as pairs of positions from 0.
 PERSON = Keypoints(

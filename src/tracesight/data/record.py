@@ -17,6 +17,7 @@ import numpy as np
 
 from tracesight.data.clip import within_reach
 from tracesight.data.digests import file_digests
+from tracesight.data.points import Keypoints
 from tracesight.data.polygons import Polygons
 from tracesight.lineage.digest import rows_digest
 from tracesight.scene.mask import Mask
@@ -207,35 +208,6 @@ def unpacked(packed: bytes | memoryview) -> Record:
     record = object.__new__(Record)
     record.__setstate__(pickle.loads(packed))
     return record
-
-
-@dataclass(frozen=True)
-class Keypoints:
-    """The points that the objects of one category have.
-
-    names: in the order of `Annotation.keypoints`. skeleton: which of them are joined, as pairs of positions from 0.
-    swaps: pairs of positions of points that a mirror makes of each other; None: the names tell.
-    """
-
-    names: tuple[str, ...]
-    skeleton: tuple[tuple[int, int], ...] = ()
-    swaps: tuple[tuple[int, int], ...] | None = None
-
-    @property
-    def mirrored(self) -> tuple[int, ...]:
-        """For each point the position of the one that it is in a mirror: a left eye becomes a right one.
-
-        Without `swaps` these are the points whose names differ in "left" and "right" alone; any other is its own.
-        """
-        place = list(range(len(self.names)))
-        swaps = self.swaps
-        if swaps is None:
-            lower = [name.lower() for name in self.names]
-            twins = {name: name.replace("left", "right", 1) for name in lower if "left" in name}
-            swaps = [(lower.index(a), lower.index(b)) for a, b in twins.items() if b in lower]
-        for a, b in swaps:
-            place[a], place[b] = b, a
-        return tuple(place)
 
 
 @dataclass(frozen=True, eq=False)

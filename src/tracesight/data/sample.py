@@ -12,7 +12,8 @@ import numpy as np
 
 from tracesight.data.checks.picture_size import size_message
 from tracesight.data.pictures import open_picture
-from tracesight.data.record import Annotation, Keypoints, Record
+from tracesight.data.points import Keypoints
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 
 _NO_CROP = np.zeros((0, 0), np.uint8)
@@ -95,11 +96,12 @@ def load_sample(
         raise UserError(f"{record.path}: {problem}; correct the labels")
     objects, size = record.annotations, (record.height, record.width)
     boxes = np.array([a.box for a in objects], np.float32).reshape(-1, 4)
+    found, mirrored = _keypoints(record, keypoints, points or {})
     return Sample(
         image, boxes, np.array([labels[a.category_id] for a in objects], np.int64),
         np.array([a.ignored for a in objects], np.bool_),
         tuple(Undecoded(a, size) for a in objects) if with_masks else None, boxes,
-        *_keypoints(record, keypoints, points or {}),
+        keypoints=found, mirrored=mirrored,
     )  # fmt: skip
 
 

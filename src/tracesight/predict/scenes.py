@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from tracesight.bundle import UNUSED, Bundle
 from tracesight.data.batch import STRIDE, Batch, moved, predict_batch
 from tracesight.data.pictures import open_picture
-from tracesight.data.points import named_points
+from tracesight.data.points import Keypoints, named_points
 from tracesight.data.proposals import ProposalSet, Source
-from tracesight.data.record import Keypoints
 from tracesight.data.tiles import Tiling
 from tracesight.data.transforms import MIN_PROPOSAL_SIDE, Window, resized_size
 from tracesight.errors import PartialFailure, UserError
@@ -296,10 +295,10 @@ def _found(call: _Call, reads: list[_Read]) -> tuple[list[Detections], list[tupl
 def _batch(call: _Call, reads: Sequence[_Read], factor: float = 1.0, mirrored: bool = False) -> Batch:
     """The pictures as the network takes them, `factor` times as large as usual."""
     prepared = call.bundle.preprocessing
-    sides = [max(1, round(prepared[side] * factor)) for side in ("image_size", "max_size")]
+    short, long = (max(1, round(prepared[side] * factor)) for side in ("image_size", "max_size"))
     given = [read.proposals for read in reads if read.proposals is not None]
     images = [np.flip(read.pixels, 1) if mirrored else read.pixels for read in reads]
-    return moved(predict_batch(images, *sides, given), call.device)
+    return moved(predict_batch(images, short, long, given), call.device)
 
 
 def views_of(text: str) -> tuple[tuple[float, bool], ...]:

@@ -30,7 +30,8 @@ from tracesight.data.formats.reading import (
     Format,
     Reading,
 )
-from tracesight.data.record import Annotation, Keypoints, Record
+from tracesight.data.points import Keypoints
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 
 _HEAD = 1 << 16  # bytes at the start of a file from which its format is told

@@ -14,7 +14,8 @@ from pathlib import Path
 from tracesight.data.checks import picture_missing, picture_unreadable
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.pictures import picture_size
-from tracesight.data.record import Dataset, Keypoints, Record
+from tracesight.data.points import Keypoints
+from tracesight.data.record import Dataset, Record
 from tracesight.errors import UserError
 
 

@@ -17,7 +17,7 @@ from tracesight.data.formats.files import brief, by_name, files_below, files_in,
 from tracesight.data.formats.places import SPLITS
 from tracesight.data.formats.reading import NO_FILE, OUTSIDE_FOLDER, UNREADABLE
 from tracesight.data.pictures import PICTURE_SUFFIXES
-from tracesight.data.record import Keypoints
+from tracesight.data.points import Keypoints
 from tracesight.errors import UserError
 
 YAML = frozenset({".yaml", ".yml"})
