@@ -89,7 +89,7 @@ class Bundle:
         named = _checked_categories(categories, spec)
         if image_size < 1 or (max_size is not None and max_size < image_size):
             raise UserError(f"image_size={image_size}, max_size={max_size}: need 1 ≤ image_size ≤ max_size")
-        classifies = _task(spec) == "classify"
+        classifies = _task(spec) in ("classify", "features")
         usual: dict[str, Any] = {"operating": DEFAULT_THRESHOLD}
         if classifies:
             usual = {"operating": DEFAULT_THRESHOLD if multi_label else 0.0, "temperature": 1.0}
@@ -120,7 +120,7 @@ class Bundle:
 
     @property
     def task(self) -> str:
-        """ "detect", "segment" or "classify"."""
+        """ "detect", "segment", "classify", or "features" of an encoder, which names nothing."""
         return _task(self.spec)
 
     @property
@@ -286,7 +286,7 @@ def _assemble(card: dict[str, Any], config: dict[str, Any], weights: bytes) -> B
     _check_threshold(thresholds["operating"])
     if preprocessing["decoder"] != "pillow":
         raise UserError(f"unknown decoder '{preprocessing['decoder']}'; a newer Tracesight may read it")
-    if card["task"] == "classify":  # bundles of before they could predict do not say
+    if card["task"] in ("classify", "features"):  # bundles of before they could predict do not say
         thresholds = {"temperature": 1.0} | thresholds
         preprocessing = {"resize": _resize(model, preprocessing["image_size"])} | preprocessing
     bundle = Bundle(
@@ -334,7 +334,7 @@ def _in_channels(spec: Mapping[str, Any]) -> int:
 def _task(spec: Mapping[str, Any]) -> str:
     from tracesight.models.build import CATALOGUE
 
-    return CATALOGUE[spec["name"]].task
+    return "features" if spec["num_classes"] == 0 else CATALOGUE[spec["name"]].task
 
 
 def _checked_categories(categories: Mapping[int, str], spec: Mapping[str, Any]) -> dict[int, str]:
@@ -342,7 +342,7 @@ def _checked_categories(categories: Mapping[int, str], spec: Mapping[str, Any]) 
     for number, name in categories.items():
         if isinstance(number, bool) or not isinstance(number, int) or not isinstance(name, str) or not name:
             raise UserError(f"category {number!r}: {name!r}: ids are whole numbers and names are text")
-    needed = int(spec["num_classes"]) - (_task(spec) != "classify")
+    needed = int(spec["num_classes"]) - (_task(spec) not in ("classify", "features"))
     if len(categories) != needed:
         raise UserError(f"{len(categories)} categories for a network that has {needed} (background not counted)")
     return {number: categories[number] for number in sorted(categories)}

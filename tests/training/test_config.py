@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tracesight.errors import UserError
-from tracesight.recipes import classify
+from tracesight.recipes import classify, pretrain
 from tracesight.recipes.detect import Config, for_task
 from tracesight.training.config import changed_key, config_yaml, presets, read_config, resolve
 
@@ -49,7 +49,7 @@ def test_unknown_preset_and_unreadable_file(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_presets_resolve_and_survive_being_written(name, tmp_path):
-    kind = Config if name in ("cpu", "demo", "gpu") else classify.Config
+    kind = Config if name in ("cpu", "demo", "gpu") else pretrain.Config if "moco" in name else classify.Config
     config = resolve(kind, name)
     (tmp_path / "config.yaml").write_text(config_yaml(config))
     assert resolve(kind, file=tmp_path / "config.yaml") == config

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tracesight.cli import data, demo, evaluate, models, predict, train, weights
+from tracesight.cli import data, demo, evaluate, models, predict, pretrain, train, weights
 from tracesight.errors import Interrupted, PartialFailure, UserError
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("pretrain")(pretrain.pretrain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(data.app, name="data")

@@ -10,6 +10,7 @@ import numpy as np
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what Pillow and torchvision call grey
 # RGB to YIQ (NTSC): hue is an angle in the plane of I and Q.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_RGB = np.linalg.inv(_YIQ)
 # Principal components of ImageNet's pixels, RGB in 0–1: their spreads and, as columns, their directions.
 _SPREADS = np.array([0.2175, 0.0188, 0.0045])
 _DIRECTIONS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
@@ -29,14 +30,21 @@ def jitter(image: np.ndarray, draws: Sequence[float] | np.ndarray, strength: flo
     if image.shape[2] != 3:
         return _lit(image, brightness, contrast)
     angle = (2.0 * float(draws[3]) - 1.0) * _HUE * strength
-    turn = np.eye(3)
-    turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    grey = np.outer(np.ones(3), LUMA)
-    matrix = np.linalg.inv(_YIQ) @ turn @ _YIQ @ (saturation * np.eye(3) + (1.0 - saturation) * grey)
-    matrix *= brightness * contrast
+    matrix = colour_matrix(saturation, angle) * (brightness * contrast)
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # arithmetic on planes is several times faster
     mean = brightness * sum(float(w) * float(plane.mean()) for w, plane in zip(LUMA, planes))
     return _affine(planes, matrix.astype(np.float32), np.float32((1.0 - contrast) * mean))
+
+
+def colour_matrix(saturation: float, angle: float) -> np.ndarray:
+    """(3, 3) float64 that changes RGB's saturation by a factor and turns its hue by `angle`, in radians of YIQ.
+
+    Both leave greys as they are: each row sums to 1. Saturation 0 is grey.
+    """
+    turn = np.eye(3)
+    turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    grey = np.outer(np.ones(3), LUMA)
+    return _RGB @ turn @ _YIQ @ (saturation * np.eye(3) + (1.0 - saturation) * grey)
 
 
 def light(image: np.ndarray, shifts: Sequence[float] | np.ndarray) -> np.ndarray:

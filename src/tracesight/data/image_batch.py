@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from tracesight.data.batch import Batch, ImageTargets
 from tracesight.data.image_labels import ImageLabels
+from tracesight.data.kept import KeptPictures
 from tracesight.data.mix import Mix
-from tracesight.data.pictures import open_picture
 from tracesight.data.random import generator
 from tracesight.data.record import Record
-
-# To decode a small picture takes longer than all that is done with it: each process keeps so many, of so many bytes.
-KEPT, SMALL = 60_000, 5_000
 
 View = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -37,13 +33,13 @@ class ImageBatches:
     view: View
     channels: int = 3
     mix: Mix | None = None
-    _kept: dict[Path, np.ndarray] = field(default_factory=dict, init=False)
+    _kept: KeptPictures = field(default_factory=KeptPictures, init=False)
 
     def __call__(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Batch, ImageTargets]:
         import torch
 
         views = [
-            self.view(self._picture(record.path), generator(seed, draw, "augment"))
+            self.view(self._kept(record.path, self.channels), generator(seed, draw, "augment"))
             for record, (seed, draw) in zip(records, keys.tolist())
         ]
         images = np.empty((len(views), *views[0].shape), np.float32)
@@ -61,13 +57,3 @@ class ImageBatches:
         # (N, S, S, C) seen as (N, C, S, S) is what torch calls channels last: nothing is copied.
         planes = torch.from_numpy(images).permute(0, 3, 1, 2)
         return Batch(planes, sizes, torch.from_numpy(keys)), ImageTargets(torch.from_numpy(shares))
-
-    def _picture(self, path: Path) -> np.ndarray:
-        """A picture file, decoded once where it is small."""
-        if path in self._kept:
-            return self._kept[path]
-        image = open_picture(path, self.channels)
-        if image.nbytes <= SMALL and len(self._kept) < KEPT:
-            image.flags.writeable = False
-            self._kept[path] = image
-        return image

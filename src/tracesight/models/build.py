@@ -181,7 +181,8 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
     """Build the network called `name` with random weights.
 
     num_classes: detectors count background, classifiers have none; None takes the catalogue's (COCO's 91, ImageNet's
-    1000). conventions: "tracesight", "torchvision" or "torchvision-coco-v1". args: the builder's own arguments.
+    1000). 0 leaves a classifier's last layer out: an encoder, of which `features(x)` can be had. conventions:
+    "tracesight", "torchvision" or "torchvision-coco-v1". args: the builder's own arguments.
     The result's `spec` says how to build it again, `pixel_mean` and `pixel_std` what pictures in 0–1 are standardised
     by: a detector does so itself, a classifier takes them standardised (`models/pixels.py`).
     Raises UserError for an unknown name, convention or argument.
@@ -192,7 +193,7 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
         raise UserError(f"no conventions are called {conventions!r}; there are {', '.join(CONVENTIONS)}")
     entry = CATALOGUE[name]
     classes = entry.num_classes if num_classes is None else num_classes
-    least = 1 if entry.task == "classify" else 2
+    least = 0 if entry.task == "classify" else 2
     if not isinstance(classes, int) or classes < least:
         raise UserError(f"num_classes is {classes!r}; {name} needs a whole number of at least {least}")
     parameters = inspect.signature(entry.builder).parameters.values()
@@ -206,7 +207,7 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
         {"norm_eps": CONVENTIONS[conventions].norm_eps} if entry.task == "classify" else {"conventions": conventions}
     )
     try:
-        model = entry.builder(classes, **extra, **args)
+        model = entry.builder(classes or None, **extra, **args)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be built: {error}") from error
     if entry.task == "classify":

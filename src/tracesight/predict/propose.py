@@ -83,7 +83,7 @@ def propose(
 
 def by_rpn(bundle: Bundle, most: int) -> Source:
     """A `Source` that asks the first stage of a bundle. Raises UserError: it has none."""
-    if bundle.task == "classify" or needs_proposals(bundle):
+    if bundle.task in ("classify", "features") or needs_proposals(bundle):
         raise UserError(f"a bundle of {bundle.spec['name']} has no region proposal network")
     model: Any = bundle.model.eval()
     prepared = bundle.preprocessing

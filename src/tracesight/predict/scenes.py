@@ -74,6 +74,11 @@ def scenes(
 
     Raises UserError at once: an argument out of range, or proposals that are needed and cannot be had.
     """
+    if bundle.task == "features":
+        raise UserError(
+            f"the bundle ({bundle.spec['name']}) holds features alone and names nothing: train from it with --init, or "
+            "judge it with `tracesight probe`"
+        )
     threshold = bundle.threshold if threshold is None else float(threshold)
     if not 0 <= threshold <= 1:
         raise UserError(f"threshold {threshold}: need a number from 0 to 1")

@@ -2,7 +2,7 @@
 
 The columns of the history speak for themselves: `step`, `lr`; `loss` and `loss_*` in training; `val_loss` (and
 `val_loss_*`, not drawn) on held-out pictures; `val_bbox_*`, `val_segm_*`, `val_image_*` and `train_image_*` are
-figures. All others, such as `seconds` and `grad_norm`, are not drawn.
+figures; `features_*` say how features are spread. All others, such as `seconds` and `grad_norm`, are not drawn.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ DARK = Theme(
     "#171c24", "#dfe5ee", "#39424f", ("#56B4E9", "#E69F00", "#1FBF92", "#DD8FBC", "#EB6F1A", "#8C9BFF", "#D6C62A")
 )
 KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint", "image": ""}  # of figures, and what each is called
+SPREAD = {"features_deviation": "deviation of features (0: collapsed)", "features_rank": "effective rank of features"}
 VALIDATION = 4  # the position of its colour in `lines`
 
 
@@ -104,6 +105,9 @@ def _panels(history: History) -> list[tuple[str, Callable[[Any, Theme], None]]]:
         )
     if terms:
         panels.append(("parts of the training loss", lambda axes, theme: _losses(axes, terms, theme)))
+    for column, title in SPREAD.items():
+        if column in filled:
+            panels.append((title, lambda axes, theme, line=filled[column]: _spread(axes, line, theme)))
     if "lr" in filled:
         panels.append(("learning rate", lambda axes, theme: _rate(axes, filled["lr"], theme)))
     return panels
@@ -133,6 +137,11 @@ def _figures(axes: Any, lines: Mapping[str, Series], theme: Theme) -> None:
     axes.set_ylim(0, min(1.0, 1.15 * max(values.max() for _, values in lines.values())) or 1)
     # From the beginning, as the other panels: a single validation would otherwise get an axis of its own.
     axes.set_xlim(0, 1.05 * max(steps.max() for steps, _ in lines.values()) or 1)
+
+
+def _spread(axes: Any, line: Series, theme: Theme) -> None:
+    axes.plot(*line, color=theme.lines[2], linewidth=1.8)
+    axes.set_ylim(0, 1.08 * line[1].max() or 1)
 
 
 def _rate(axes: Any, line: Series, theme: Theme) -> None:

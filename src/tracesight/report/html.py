@@ -14,6 +14,7 @@ from tracesight.evaluation.table import CLASS_FIGURES, CLASS_NAMES, FIGURES, KEY
 from tracesight.report.classes import image_classes, image_figures, image_tiles
 from tracesight.report.curves import curves_png
 from tracesight.report.facts import ReportFacts, SplitFacts, TrainingFacts
+from tracesight.report.neighbours import knn_rows
 from tracesight.report.page import data_uri, listed, made_with, pairs, shots, table, thousands, tiles_of, write_page
 
 MEANINGS = {
@@ -30,7 +31,10 @@ MEANINGS = {
     "ARm": "recall, objects of 32² to 96² pixels",
     "ARl": "recall, objects over 96² pixels",
 }
-TASKS = {"segment": "Instance segmentation", "detect": "Object detection", "classify": "Classification"}
+TASKS = {
+    "segment": "Instance segmentation", "detect": "Object detection", "classify": "Classification",
+    "features": "Pretraining without labels",
+}  # fmt: skip
 
 
 def write_report(path: str | Path, facts: ReportFacts) -> None:
@@ -56,6 +60,8 @@ def _sections(facts: ReportFacts) -> list[tuple[str, str, str]]:
     sides, marks, layout = "The label is on the left, the prediction on the right.", "Brackets mark each one.", ""
     if facts.task == "classify":
         sides, marks, layout = "Below each picture are the surest answers.", "Of these it was surest.", " many"
+    if facts.task == "features":
+        sides = "On the left a picture, on its right those whose features lie nearest, and how many show the same."
     return [
         ("notes", "Please note", listed(facts.notes)),
         ("next", "Use it next", _commands(facts.commands)),
@@ -90,6 +96,7 @@ def _tiles(facts: ReportFacts) -> str:
         tiles.append((figure(metrics[kind]["AP50@all"]), f"{name} AP50@all"))
         tiles.append((figure(metrics[kind]["AP@all"]), f"{name} AP@all"))
     tiles += image_tiles(metrics["image"]) if "image" in metrics else []
+    tiles += [(figure(metrics["knn"]["top1"]), "kNN top-1")] if "knn" in metrics else []
     if facts.operating:
         tiles.append((_short(facts.operating["threshold"]), "threshold"))
         tiles.append((_percent(facts.operating["precision"]), "precision at threshold"))
@@ -100,6 +107,8 @@ def _tiles(facts: ReportFacts) -> str:
 def _figures(metrics: Mapping[str, Any] | None) -> str:
     if not metrics:
         return ""
+    if "knn" in metrics:
+        return table(["figure", "value", "what it means"], knn_rows(metrics["knn"]), text=(2,))
     if "image" in metrics:
         return image_figures(metrics["image"], table) + listed(metrics.get("warnings", ()))
     kinds = [kind for kind in NAMES if kind in metrics]
@@ -153,7 +162,7 @@ def _data(splits: Sequence[SplitFacts], task: str) -> str:
     if not splits:
         return ""
     names = list(dict.fromkeys(name for split in splits for name in split.objects))
-    things = "labels" if task == "classify" else "objects"
+    things = "labels" if task in ("classify", "features") else "objects"
     rows: list[list[Any]] = [
         ["pictures", *(thousands(split.pictures) for split in splits)],
         [f"of these without {things}", *(thousands(split.empty) for split in splits)],

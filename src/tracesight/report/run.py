@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tracesight.bundle import Bundle
-from tracesight.data.image_labels import image_labels
+from tracesight.data.image_labels import ImageLabels, image_labels
 from tracesight.data.record import Dataset
 from tracesight.lineage.record import versions
 from tracesight.report.classes import class_shots
@@ -17,6 +17,7 @@ from tracesight.report.facts import ReportFacts, TrainingFacts, split_facts
 from tracesight.report.gallery import Shot, close_looks, samples
 from tracesight.report.html import write_report
 from tracesight.report.mistakes import worst
+from tracesight.report.neighbours import neighbour_shots
 from tracesight.training.history import read_history
 from tracesight.training.measure import Validation
 
@@ -52,6 +53,8 @@ def write_run(
     drawn, mistakes = _galleries(bundle, splits, validation, config["samples"])
     write_samples(out / "samples", drawn)
     labels = image_labels(splits["train"], bundle.multi_label)[0] if bundle.task == "classify" else None
+    if bundle.task == "features":
+        labels = ImageLabels(objects=False, several=True)
     training = TrainingFacts(
         model=bundle.spec["name"],
         parameters=sum(parameter.numel() for parameter in bundle.model.parameters()),
@@ -90,6 +93,13 @@ def write_samples(folder: Path, shots: Sequence[Shot]) -> None:
 
 def commands(out: Path, task: str) -> tuple[tuple[str, str], ...]:
     """What to type next: (what for, command line)."""
+    if task == "features":
+        return (
+            ("Judge the features on labelled pictures.", f"tracesight probe {out / 'best'} DATA"),
+            ("Train a classifier on your own labels, beginning from this encoder.",
+             f"tracesight train --task classify DATA --out RUN --init {out / 'best'}"),
+            ("Train a detector.", f"tracesight train --task detect DATA --out RUN --init {out / 'best'}"),
+        )  # fmt: skip
     return (
         ("Predict on your own pictures: scenes, overlays and tables go to predictions/.",
          f"tracesight predict {out / 'best'} PICTURES --out predictions"),
@@ -102,8 +112,10 @@ def commands(out: Path, task: str) -> tuple[tuple[str, str], ...]:
 def _galleries(
     bundle: Bundle, splits: Mapping[str, Dataset], validation: Validation | None, count: int
 ) -> tuple[list[Shot], list[Shot]]:
-    if validation is None or "val" not in splits:
+    if validation is None or ("val" not in splits and bundle.task != "features"):
         return [], []
+    if bundle.task == "features":
+        return neighbour_shots(validation.results, count), []
     val = splits["val"]
     if bundle.task == "classify":
         scores, truth = validation.results

@@ -128,7 +128,7 @@ def build_classifier(
         torch.manual_seed(seed)
         model = build(name, len(categories), conventions, **args)
     if begun is not None:
-        if begun.task != "classify":
+        if begun.task not in ("classify", "features"):
             raise UserError(f"--init: the bundle ({begun.spec['name']}) finds objects; begin from that of a classifier")
         same = list(begun.categories.items()) == list(categories.items())
         _fill(model, begun, begun.model.state_dict(), () if same else ("fc.",))
@@ -144,7 +144,7 @@ def _fill_detector(
 ) -> None:
     """Copy the bundle's tensors; layers a category or keypoint wide only if these are the same."""
     source, state = begun.model.state_dict(), model.state_dict()
-    if begun.task == "classify":  # its body is the detector's
+    if begun.task in ("classify", "features"):  # its body is the detector's
         source = _as_body(source, begun, state)
         new = tuple(name for name in state if name not in source)
     else:
@@ -165,7 +165,7 @@ def _as_body(source: dict[str, torch.Tensor], begun: Bundle, state: dict[str, to
     """A classifier's tensors under the names that its stages have in a detector. Raises UserError: one has no place."""
     named = {}
     for name, tensor in source.items():
-        if name.startswith("fc."):
+        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
             continue
         # Of a pre-activation network the norm that ends the last stage goes with it.
         last = name.replace("norms.3.", "norm.") if name.startswith("norms.3.") else name

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tracesight.training.lars import LARS
+
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: weights, which decay, and the rest (biases, norms' scales: one-dimensional), which do not.
@@ -23,8 +25,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def build_optimiser(
     name: str, model: nn.Module, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer:
-    """`"sgd"` (with momentum) or `"adamw"` (betas 0.9 and 0.999) over `parameter_groups`, fused."""
+    """`"sgd"` (with momentum), `"lars"`, or `"adamw"` (betas 0.9 and 0.999) over `parameter_groups`, fused but LARS."""
     groups = parameter_groups(model, weight_decay)
+    if name == "lars":
+        return LARS(groups, lr=lr, momentum=momentum)
     if name == "sgd":
         # Parameters that are sharded have no fused kernel of it.
         whole = not any(hasattr(parameter, "full_tensor") for group in groups for parameter in group["params"])

@@ -22,6 +22,14 @@ def staircase(step: int, total: int, milestones: Sequence[float], *, factor: flo
     return factor ** sum(step >= milestone * total for milestone in milestones)
 
 
+def key_momentum(step: int, total: int, *, start: float, rises: bool) -> float:
+    """How slowly a key encoder follows at step `step` (from 0): `start`, or half a cosine from there to 1.
+
+    MoCo v3 (Chen, Xie and He 2021), section 4.3 of the paper's first version: "momentum schedule".
+    """
+    return 1.0 - (1.0 - start) * cosine(step, total) if rises else start
+
+
 def learning_rate(
     step: int,
     total: int,

@@ -64,7 +64,13 @@ def steps(
 
 
 def update(
-    run: Run, losses: dict[str, Tensor], watch: LossWatch, *, clip_norm: float = 0.0, ema_decay: float = 0.0
+    run: Run,
+    losses: dict[str, Tensor],
+    watch: LossWatch,
+    *,
+    clip_norm: float = 0.0,
+    ema_decay: float = 0.0,
+    then: Callable[[], None] | None = None,
 ) -> bool:
     """Backward through the sum of `losses`; after the last part of a batch clip, step the optimiser and the average.
 
@@ -73,6 +79,7 @@ def update(
     Args:
         watch: reads the losses and the gradient's norm before they can do harm.
         clip_norm: the greatest norm that the gradient keeps; 0: any.
+        then: what belongs to the update besides, done after the optimiser's step and kept or lost with it.
 
     Returns:
         Whether the step is complete.
@@ -95,6 +102,8 @@ def update(
         _step(run, norm)
         if run.ema is not None:
             update_ema(run.ema, run.model, run.step + 1, ema_decay)
+        if then is not None:
+            then()
         run.step += 1
         run.writing = False
     run.at_hand = None  # what comes now, such as a validation, is not this batch's doing
