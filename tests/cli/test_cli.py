@@ -168,7 +168,7 @@ def test_models_are_listed_with_their_published_counts(run: Run) -> None:
         first = next(iter(type(published)))
         assert rows[name]["parameters"] == first.meta["num_params"]
     assert rows["resnet18"].keys() == {"name", "parameters", "paper", "weights"}
-    assert rows["resnet18"]["weights"] == ["torchvision", "timm"]
+    assert rows["resnet18"]["weights"] == ["torchvision", "timm", "moco", "moco_v3"]
     assert "mask_rcnn_resnet50_fpn" in run("models")[1]
 
 

@@ -13,12 +13,13 @@ from torch import nn
 from tracesight.models.build import CATALOGUE, build
 from tracesight.weights import load_weights
 
+_PEERS = ("torchvision", "timm")
 # More than 60 million parameters: they take longer than all others together, and each has a smaller one of its kind.
 LARGE = {"wide_resnet101_2", "wide_resnet50_2", "resnext101_32x8d", "resnext101_64x4d", "resnet152"}
 
 
 def shared() -> list[Any]:
-    pairs = [(s, n) for n, e in CATALOGUE.items() if e.task == "classify" for s in e.weights if s != "cifar"]
+    pairs = [(s, n) for n, e in CATALOGUE.items() if e.task == "classify" for s in e.weights if s in _PEERS]
     return [pytest.param(*pair, marks=pytest.mark.long) if pair[1] in LARGE else pair for pair in pairs]
 
 

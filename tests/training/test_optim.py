@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tracesight.training.ema import ema_of, update_ema
+from tracesight.training.lars import LARS
 from tracesight.training.optim import build_optimiser, parameter_groups
 
 
@@ -46,3 +47,19 @@ def test_average_follows_slowly_and_starts_fast():
     update_ema(average, model, 10**6, 0.9)
     assert torch.allclose(average[0].bias, late + 0.1 * (model[0].bias - late))
     assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+def test_lars_by_hand():
+    weight, bias = torch.nn.Parameter(torch.tensor([[3.0, 4.0]])), torch.nn.Parameter(torch.tensor([1.0]))
+    optimiser = LARS([weight, bias], lr=2.0, momentum=0.5, weight_decay=0.1, trust=0.01)
+    for _ in range(2):
+        weight.grad, bias.grad = torch.tensor([[-0.3, 1.6]]), torch.tensor([0.25])
+        optimiser.step()
+    # First: g = (-0.3, 1.6) + 0.1 w = (0, 2), times 0.01 × 5 / 2 = (0, 0.05); w = (3, 3.9); b = 1 - 2 × 0.25.
+    # Then:  g = (0, 1.99), times 0.01 × |w| / 1.99 = (0, 0.01 × √24.21); v = that + half of (0, 0.05).
+    torch.testing.assert_close(weight.data, torch.tensor([[3.0, 3.9 - 2 * (0.01 * 24.21**0.5 + 0.025)]]))
+    torch.testing.assert_close(bias.data, torch.tensor([1 - 0.5 - 2 * (0.25 + 0.125)]))
+    still = torch.nn.Parameter(torch.zeros(1, 2))
+    still.grad = torch.tensor([[1.0, 0.0]])
+    LARS([still], lr=1.0).step()
+    assert still.tolist() == [[-1.0, 0.0]]

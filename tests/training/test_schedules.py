@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from tracesight.training.schedules import learning_rate
+from tracesight.training.schedules import key_momentum, learning_rate
 
 
 def test_cosine_warms_up_and_ends_at_its_floor():
@@ -28,3 +28,10 @@ def test_step_schedule_drops_tenfold_at_each_milestone():
         0.01,
     ]
     assert learning_rate(99, 100, **args, final_lr_fraction=0.05) == 0.05
+
+
+def test_key_momentum():
+    assert key_momentum(7, 10, start=0.99, rises=False) == 0.99
+    assert key_momentum(0, 10, start=0.99, rises=True) == pytest.approx(0.99)
+    assert key_momentum(5, 10, start=0.99, rises=True) == pytest.approx(0.995)
+    assert key_momentum(10, 10, start=0.99, rises=True) == pytest.approx(1.0)

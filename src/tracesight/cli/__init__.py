@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tracesight.cli import data, demo, evaluate, models, predict, pretrain, train, weights
+from tracesight.cli import data, demo, evaluate, models, predict, pretrain, probe, train, weights
 from tracesight.errors import Interrupted, PartialFailure, UserError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def _root(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("pretrain")(pretrain.pretrain)
+app.command("probe")(probe.probe)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(data.app, name="data")

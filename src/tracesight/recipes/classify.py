@@ -33,7 +33,7 @@ from tracesight.training.board import require_tensorboard
 from tracesight.training.classification import LOSS, class_losses, figures_of, validate_classes
 from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
-from tracesight.training.initial import build_classifier, widened
+from tracesight.training.initial import build_classifier, freeze, widened
 from tracesight.training.measure import Validation, measure
 from tracesight.training.precision import autocast, autocast_dtype, repeatable
 from tracesight.training.prepare import Data, Splits, read_labelled
@@ -54,6 +54,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     max_categories: int = Field(5, ge=1)  # most categories of a picture in a scene
     in_channels: int = Field(3, ge=1)  # of a picture; 3: RGB of 8 bits, whatever the file holds
     pixels: dict[str, list[float]] | None = None  # mean and std of each channel; None: ImageNet's, or measured
+    freeze: tuple[str, ...] = ()  # parameters whose names begin so are not trained, such as "layer1."
     seed: int = Field(0, ge=0)
 
     epochs: int = Field(90, ge=1)
@@ -275,6 +276,7 @@ def start(
     model = build_classifier(
         config.model, args, categories=splits.train.categories, seed=config.seed, begun=begun
     )  # fmt: skip
+    freeze(model, config.freeze)
     assert config.pixels is not None
     remember_pixels(model, *pixel_statistics(config.in_channels, config.pixels))
     return begin_run(config, model, splits, weights_of(config, splits, labels), begun, device, ranks, stop)

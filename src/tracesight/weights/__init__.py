@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from tracesight.errors import UserError
 from tracesight.lineage import file_digest
 from tracesight.models.build import CATALOGUE
-from tracesight.weights import cifar, timm, torchvision
+from tracesight.weights import cifar, moco, moco_v3, timm, torchvision
 from tracesight.weights.receipt import Receipt
 
 __all__ = ["SOURCES", "Receipt", "conventions_of", "load_weights", "read_state"]
 
 # Name that the caller gives -> the file of this room that knows it.
-SOURCES: dict[str, Any] = {"torchvision": torchvision, "timm": timm, "cifar": cifar}
+SOURCES: dict[str, Any] = {
+    "torchvision": torchvision, "timm": timm, "cifar": cifar, "moco": moco, "moco_v3": moco_v3
+}  # fmt: skip
 
 # Conventions that are equal in every row of the table in the design.
 _SAME = {"tracesight": "torchvision"}
@@ -44,7 +46,8 @@ def load_weights(
     model: built by `tracesight.build`, whose conventions must be the checkpoint's.
     state_or_path: a state dict, or a `.pth`/`.pt` (read without running code in it) or `.safetensors` file. Where the
         source's own scripts keep the state in a larger file, that file will do.
-    source: "torchvision", "timm" or "cifar"; the catalogue says for which networks each has weights.
+    source: "torchvision", "timm", "cifar", "moco" (v1, v2) or "moco_v3"; the catalogue says for which networks each has
+        weights.
     skip: prefixes of the model's own names that stay as they are, e.g. ("roi_heads.box_predictor",) for a new head;
         what the checkpoint has under them is dropped. A prefix that meets nothing is an error.
     conventions: the checkpoint's, where the source has several ("torchvision": "torchvision" or
@@ -68,7 +71,7 @@ def load_weights(
         incoming = table.to_tracesight(state)
     except UserError as error:
         raise UserError(f"{label}: {error}") from error
-    dropped = [name for name in state if name.endswith(table.DROPPED_SUFFIX) or table.KEYS.get(name, name) is None]
+    dropped = [name for name in state if not _keeps(table, name)]
     notes: list[str] = []
     if part == "backbone":
         incoming, left = _as_backbone(incoming, table, model, label)
@@ -139,6 +142,13 @@ def _read(path: Path) -> Any:
     except Exception as error:  # safetensors and torch raise a dozen kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def _keeps(table: Any, name: str) -> bool:
+    """Whether a source takes this tensor of its files over."""
+    if hasattr(table, "keeps"):
+        return table.keeps(name)
+    return not name.endswith(table.DROPPED_SUFFIX) and table.KEYS.get(name, name) is not None
 
 
 def _source(source: str) -> Any:
@@ -234,6 +244,8 @@ def _check_fit(
     hint = ""
     if part == "all" and "backbone.body.conv1.weight" in missing and "conv1.weight" in unmapped:
         hint = "; to use a classifier as the backbone of a detector, say part='backbone'"
+    elif missing == ["fc.weight", "fc.bias"] and not unmapped and not shapes:
+        hint = "; build the model with num_classes=0, or leave its last layer new by skip=('fc',)"
     elif any(name.endswith("running_mean") for name in unmapped):
         hint = "; a checkpoint with batch norm needs a model built with norm='frozen' or norm='batch'"
     elif shapes:
