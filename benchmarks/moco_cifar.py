@@ -2,8 +2,7 @@
 
     short     5 epochs of `cifar10-jpeg` with ResNet-18 in CIFAR form, views of 16 × 16, batch 64 (about two hours of
               one core); wanted: kNN 15 points above that of random weights, both looked at as training does
-    long      preset `moco-cifar`, 200 epochs of 512 pictures; Lightly's MoCo (`pip install lightly`) beside it on the
-              same files, with the same schedule; wanted: ours not lower by more than a standard error
+    long      preset `moco-cifar`, 200 epochs of 512 pictures, for a GPU
 
 The run lies in --out and goes on where it stopped, however often it is stopped. Keys as key=value change the recipe.
 Exit status 1 where the figure does not hold, or where the run is not finished yet (`--report` looks without training).
@@ -64,7 +63,7 @@ def main() -> bool:
 
 
 def knn_of_random(config: pretrain.Config, data: dict[str, Path]) -> float:
-    """The figure of the run's very first encoder, looked at as training does."""
+    """The figure of an encoder that has learnt nothing, looked at as training does."""
     import torch
 
     from tracesight.evaluation.knn import neighbours

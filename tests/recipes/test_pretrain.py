@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import tracesight as ts
 from tracesight.bundle import Bundle
 from tracesight.cli import _status as main_status
 from tracesight.data.formats import read_dataset
-from tracesight.errors import UserError
+from tracesight.errors import PartialFailure, UserError
 from tracesight.models.build import build
 from tracesight.recipes import classify, pretrain
 from tracesight.recipes.pretrain import Config
@@ -28,6 +29,7 @@ from tracesight.training.history import read_history
 from tracesight.training.initial import build_detector
 from tracesight.training.nearest import known_pictures, look_around
 from tracesight.training.prepare import Splits
+from tracesight.training.replay import replay
 
 # Six steps of eight pictures; a look after 3 and 6, checkpoints of 2, 4 and 6.
 SMALL: dict[str, Any] = {
@@ -90,6 +92,9 @@ def test_a_run_leaves_what_it_promises(whole, pictures, tmp_path):
     assert last.lineage["recipe"] == "pretrain" and last.lineage["config"]["method"] == "moco-v2"
     with pytest.raises(UserError, match=r"names nothing.*--init"):
         last.predict(pictures / "dark" / "0.png")
+    for words in (["evaluate", str(whole / "last"), str(pictures)],
+                  ["predict", str(whole / "last"), str(pictures), "--out", str(tmp_path / "found")]):  # fmt: skip
+        assert main_status(words) == 2
     # The encoder is the checkpoint's, without its head.
     state = torch.load(checkpoints(whole)[-1], weights_only=False)["model"]
     assert {"queue", "queue_ptr", "encoder_k.conv1.weight"} <= state.keys()
@@ -151,6 +156,22 @@ def test_collapse_is_named(pictures, tmp_path, monkeypatch):
     metrics, said = run(small(validate_every=0), pictures, tmp_path / "run")
     assert any(line.startswith("warning: step 1: the features have collapsed") for line in said)
     assert any("collapsed" in note for note in metrics["notes"])
+
+
+def test_a_loss_that_is_not_finite_can_be_run_again(pictures, tmp_path, monkeypatch):
+    real = pretrain.build_method
+
+    def poisoned(*args: Any) -> torch.nn.Module:
+        method: Any = real(*args)
+        with torch.no_grad():
+            method.encoder_q.layer2[0].conv1.weight[0] = math.nan
+        return method
+
+    monkeypatch.setattr(pretrain, "build_method", poisoned)
+    with pytest.raises(PartialFailure, match=r"step 0: loss_contrast is nan: weight encoder_q\.layer2\.0\.conv1"):
+        run(small(), pictures, tmp_path / "run")
+    again = replay(tmp_path / "run" / "bad-batch-00000000.pt", device="cpu", say=lambda line: None)
+    assert again.reproduced and again.found is not None and "encoder_q.layer2.0.conv1.weight" in again.found
 
 
 def test_unlabelled_pictures_and_a_broken_one(pictures, tmp_path):

@@ -57,6 +57,8 @@ def evaluate(
 
     with joined(device) as (ranks, place):
         model = load(bundle)
+        if model.task == "features":
+            raise UserError(f"{bundle}: holds features alone and names nothing; judge it with `tracesight probe`")
         if model.task != "classify" and views != "center":
             raise UserError(f"--views {views}: is for classifiers, and this bundle finds objects")
         if model.task == "classify" and tta is not None:

@@ -127,28 +127,44 @@ def changed(images: Tensor, changes: Tensor) -> Tensor:
 def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
     """Each picture by a Gaussian of its deviation (N,) in pixels, 0 for none; borders are mirrored."""
     import torch
-    from torch.nn import functional as F
 
     # Reading it is free on a CPU only; elsewhere all deviations are taken to be large.
-    widest = _WIDEST if images.is_cuda else min(_WIDEST, math.ceil(3 * float(sigma.max())))
+    widest = _WIDEST if images.is_cuda else _reach(float(sigma.max()), _WIDEST)
     widest = min(widest, images.shape[2] - 1)
     if widest == 0:
         return images
     places = torch.arange(widest + 1, device=images.device, dtype=torch.float32)
     # A deviation of 0 leaves the middle alone. What lies beyond three deviations does not count.
     taps = torch.exp(-0.5 * (places / sigma[:, None].clamp(min=1e-3)) ** 2) * (places <= torch.ceil(3 * sigma)[:, None])
-    taps = (taps / (2 * taps.sum(1, keepdim=True) - 1))[:, :, None, None, None]
-    if images.shape[0] > 1 and not images.is_cuda:  # most work is for the widest: each by itself
-        pairs = zip(images.split(1), sigma.split(1))
-        return torch.cat([_blurred(image, its) for image, its in pairs])
+    taps = taps / (2 * taps.sum(1, keepdim=True) - 1)
+    if not images.is_cuda:  # each by itself: most work is for the widest, and numbers are quicker than tensors of them
+        rows = zip(images.split(1), sigma.tolist(), taps.tolist())
+        return torch.cat(
+            [image if width == 0 else _summed(image, its[: _reach(width, widest) + 1]) for image, width, its in rows]
+        )
+    return _summed(images, list(taps[:, :, None, None, None].unbind(1)))
+
+
+def _reach(sigma: float, widest: int) -> int:
+    return min(widest, math.ceil(3 * sigma))
+
+
+def _summed(images: Tensor, taps: Sequence[Any]) -> Tensor:
+    """Each pixel's neighbours above and below, then left and right, weighted by `taps`: of the pixel itself first."""
+    import torch
+    from torch.nn import functional as F
+
+    far, both = len(taps) - 1, torch.empty_like(images)
     for axis in (2, 3):
         length = images.shape[axis]
-        around = (0, 0, widest, widest) if axis == 2 else (widest, widest, 0, 0)
-        padded = F.pad(images, around, mode="reflect")
-        images = images * taps[:, 0]
-        for place in range(1, widest + 1):
-            both = padded.narrow(axis, widest - place, length) + padded.narrow(axis, widest + place, length)
-            images.addcmul_(both, taps[:, place])
+        padded = F.pad(images, (0, 0, far, far) if axis == 2 else (far, far, 0, 0), mode="reflect")
+        images = images * taps[0]
+        for place in range(1, far + 1):
+            torch.add(padded.narrow(axis, far - place, length), padded.narrow(axis, far + place, length), out=both)
+            if isinstance(taps[place], float):
+                images.add_(both, alpha=taps[place])
+            else:
+                images.addcmul_(both, taps[place])
     return images
 
 

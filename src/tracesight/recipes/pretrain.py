@@ -19,14 +19,13 @@ from tracesight.bundle import Bundle
 from tracesight.data.batch import Loaded
 from tracesight.data.loader import shuffled_batches
 from tracesight.data.unlabelled import Unreadable
-from tracesight.data.view_batch import ViewBatches, finished
+from tracesight.data.view_batch import ViewBatches
 from tracesight.data.views import View
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
 from tracesight.models.build import build
-from tracesight.models.encode import Made, gathered_rows
+from tracesight.models.encode import gathered_rows
 from tracesight.models.methods import METHODS, build_method, numbers_of
-from tracesight.models.pixels import standardised
 from tracesight.recipes.around import begin_run, finish, open_run, rate_of
 from tracesight.training import collapse
 from tracesight.training.board import require_tensorboard
@@ -36,6 +35,7 @@ from tracesight.training.measure import Validation, measure
 from tracesight.training.nearest import Known, known_pictures, look_around
 from tracesight.training.precision import autocast, autocast_dtype, repeatable
 from tracesight.training.prepare import Data, Splits
+from tracesight.training.pretraining import made_of
 from tracesight.training.progress import Display, Say
 from tracesight.training.ranks import Ranks, joined, of_first
 from tracesight.training.run import Run, due, kept
@@ -188,10 +188,9 @@ def learn(
     checkpoints, made, spread, warned = out / "checkpoints", [], {}, []
 
     def losses_of(network: nn.Module, loaded: Loaded) -> dict[str, torch.Tensor]:
-        batch, views = finished(loaded.batch, loaded.targets)
         with autocast(run.device, dtype):
-            of_part: Made = network(*(standardised(run.model, v) for v in (batch.images, views.second)), batch.keys)
-        made[run.part :] = [(of_part, batch.keys)]
+            of_part = made_of(network, run.model, loaded)
+        made[run.part :] = [(of_part, loaded.batch.keys)]
         return of_part.losses
 
     def note(step: int, row: dict[str, float]) -> None:

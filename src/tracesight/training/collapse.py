@@ -22,9 +22,11 @@ def deviation(features: Tensor) -> Tensor:
 
 def rank(features: Tensor) -> Tensor:
     """Effective rank, 1 to min(n, dim): the exponential of the entropy of the singular values (Roy and Vetterli, "The
-    Effective Rank", 2007; of features Garrido et al., "RankMe", 2023)."""
+    Effective Rank", 2007; of features Garrido et al., "RankMe", 2023). NaN where features are not finite."""
     # On the CPU, where eigenvalues of small matrices are quick; singular values are their roots.
     held = features.double().cpu()
+    if not bool(torch.isfinite(held).all()):  # the watch over losses will say so
+        return held.new_tensor(torch.nan)
     gram = held.T @ held if held.shape[0] >= held.shape[1] else held @ held.T
     values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     shares = values / values.sum().clamp(min=1e-30)

@@ -17,7 +17,7 @@ from tracesight.data.batch import Batch, Loaded, Targets
 from tracesight.training.fit import is_out_of_memory
 
 # What of the targets of a picture is looked at, and what it is called.
-_LEARNT = {"boxes": "boxes", "mask_boxes": "boxes of masks", "shares": "labels"}
+_LEARNT = {"boxes": "boxes", "mask_boxes": "boxes of masks", "shares": "labels", "second": "second views"}
 
 
 class _Origin(NamedTuple):

@@ -19,16 +19,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tracesight.data.batch import Batch, ImageTargets, Loaded, Targets, moved
+from tracesight.data.view_batch import Views
 from tracesight.errors import UserError
 from tracesight.models.build import CATALOGUE, build
+from tracesight.models.methods import build_method
 from tracesight.models.pixels import pixel_statistics, remember_pixels
 from tracesight.training.classification import class_losses
 from tracesight.training.diagnose import first_bad_input, first_bad_tensor
 from tracesight.training.precision import autocast, autocast_dtype, choose_device, repeatable
+from tracesight.training.pretraining import made_of
 
 FORMAT = 2
 # Relative difference up to which losses count as the same on other hardware: sampling and NMS amplify rounding.
 TOLERANCE = 0.05
+_TARGETS: dict[str, Any] = {"shares": ImageTargets, "second": Views}  # by a column that no other has
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -199,9 +203,13 @@ def _read(path: Path) -> dict[str, Any]:
 def _model(held: dict[str, Any], device: torch.device) -> nn.Module:
     spec = held["spec"]
     with torch.random.fork_rng(devices=[]):
-        model = build(spec["name"], spec["num_classes"], spec["conventions"], **spec["args"])
+        if "encoder" in spec:  # of a pretraining
+            encoder = spec["encoder"]
+            model = build_method(spec["name"], encoder["name"], encoder["args"], spec["args"])
+        else:
+            model = build(spec["name"], spec["num_classes"], spec["conventions"], **spec["args"])
     model.load_state_dict(held["model"])
-    if CATALOGUE[spec["name"]].task == "classify":
+    if "encoder" not in spec and CATALOGUE[spec["name"]].task == "classify":
         remember_pixels(model, *pixel_statistics(spec["args"].get("in_channels", 3), held["config"]["pixels"]))
     return model.to(device).train()
 
@@ -211,12 +219,15 @@ def _losses(model: nn.Module, loaded: Loaded, config: dict[str, Any]) -> dict[st
     if isinstance(loaded.targets, ImageTargets):
         several, smoothing = config["multi_label"], config["label_smoothing"]
         return class_losses(model, model, loaded, several=several, smoothing=smoothing)
+    if isinstance(loaded.targets, Views):
+        return made_of(model, model, loaded).losses
     return model(loaded.batch, loaded.targets)
 
 
 def _loaded(held: dict[str, Any], device: torch.device) -> Loaded:
     batch, kept = moved(Batch(**held["batch"]), device), held["targets"]
-    targets = kept and moved(ImageTargets(**kept) if "shares" in kept else Targets(**kept), device)
+    kind = next((kind for name, kind in _TARGETS.items() if name in (kept or ())), Targets)
+    targets = kept and moved(kind(**kept), device)
     return Loaded(batch, targets, list(held["indices"]), [(h, w) for h, w in held["original_sizes"]])
 
 
