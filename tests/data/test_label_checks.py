@@ -13,13 +13,15 @@ from tracesight.data.checks.box_small import box_small
 from tracesight.data.checks.box_twice import box_twice
 from tracesight.data.checks.label_check import LabelCheck, Labels
 from tracesight.data.checks.labels import LABEL_CHECKS, THOROUGH_CHECKS, checked
+from tracesight.data.checks.many import many
 from tracesight.data.checks.mask_in_box import mask_in_box
 from tracesight.data.checks.polygon_crossing import crossings, polygon_crossing
 from tracesight.data.polygons import Polygons
-from tracesight.data.record import Annotation, Record
+from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.scene.mask import Mask
 
 LABELS = Labels({1: "cell", 2: "nut"}, Path("labels.json"))
+DOUBTS = {one.check: one.doubts for one in THOROUGH_CHECKS}
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 
 
@@ -32,6 +34,14 @@ def codes(check: LabelCheck, *annotations: Annotation) -> tuple[list[tuple[str, 
     mended, findings = check(record(*annotations), LABELS)
     if findings and check in LABEL_CHECKS:  # then one look must not have told that there is nothing
         assert checked(record(*annotations), LABELS.categories, LABELS.path)[1]
+    if check in DOUBTS:  # neither must a look at several, among others and when they have not been looked at yet
+        sound = Annotation(1, 1, (10, 10, 30, 30), SQUARE)
+        some = [record(sound), record(*annotations), record(), record(sound)]
+        for records in (some, list(Dataset.of(some, dict(LABELS.categories)))):
+            doubts = DOUBTS[check](many(records, {1: 0, 2: 1})).tolist()
+            assert doubts[1] or not findings
+            assert doubts[::2] == [False, False]
+            assert not doubts[3]
     return [(finding.kind.code, finding.annotation) for finding in findings], [a.id for a in mended.annotations]
 
 
@@ -95,6 +105,7 @@ def test_an_object_twice() -> None:
 def test_masks_and_their_boxes(box: tuple[float, float, float, float], shape: object, code: str | None) -> None:
     annotation = Annotation(7, 1, box, shape)  # type: ignore[arg-type]
     mended, findings = mask_in_box(record(annotation), LABELS)
+    codes(mask_in_box, annotation)
     assert [finding.kind.code for finding in findings] == ([code] if code else [])
     assert (mended.annotations[0].segmentation is None) == (code == "mask-elsewhere" or shape is None)
     assert mask_in_box(record(replace(annotation, crowd=True)), LABELS)[1] == ()
@@ -103,7 +114,7 @@ def test_masks_and_their_boxes(box: tuple[float, float, float, float], shape: ob
 def crossing(points: np.ndarray) -> tuple[float, float] | None:
     """Where it crosses itself, found among others."""
     square = np.array(SQUARE).reshape(4, 2)
-    before, place, after = crossings([square, points, square + 500])
+    before, place, after = crossings(np.concatenate([square, points, square + 500]), np.array([4, len(points), 4]))
     assert before is after is None
     return place
 
@@ -123,7 +134,7 @@ def test_crossing_polygons() -> None:
     shaky = np.array([[0, 0], [40, 0], [40, 40], [20, 40], [20.5, 41], [20.5, 39.5], [0, 40]], float)
     assert crossing(shaky) is None  # a loop of less than four square pixels
     assert crossing(bow[:3]) is None
-    assert crossings([bow + 7])[0] == (17, 17)
+    assert crossings(bow + 7, np.array([4]))[0] == (17, 17)
     found, _ = codes(polygon_crossing, Annotation(1, 1, (0, 0, 20, 20), [SQUARE[0], (bow + 7).ravel().tolist()]))
     assert found == [("polygon-crossing", 1)]
 
@@ -199,7 +210,7 @@ def test_what_was_done_is_told() -> None:
 
 def test_sound_labels_come_back_as_they_are() -> None:
     sound = record(Annotation(1, 1, (10, 10, 30, 30), SQUARE), Annotation(2, 2, (50, 10, 70, 40), mask(50, 10, 70, 40)))
-    for check in (*LABEL_CHECKS, *THOROUGH_CHECKS):
+    for check in (*LABEL_CHECKS, *DOUBTS):
         mended, findings = check(sound, LABELS)
         assert mended is sound
         assert not findings

@@ -31,11 +31,12 @@ def perceptual_hash(pixels: np.ndarray) -> str:
 
 def image_hash(image: Image.Image) -> str:
     """`perceptual_hash` of an image of mode RGB or F."""
-    image = _on_grid(image)
-    spectrum = _COSINES @ np.asarray(image, np.float64) @ _COSINES.T
+    grid = np.frombuffer(_on_grid(image).tobytes(), np.float32).reshape(_GRID, _GRID)
+    spectrum = _COSINES @ grid.astype(np.float64) @ _COSINES.T
     spectrum = spectrum.round(3).ravel()  # what a flat picture has beside its mean is rounding
     spectrum[0] = 0  # the mean is brightness
-    middle = np.sort(spectrum)[BITS // 2 - 1 : BITS // 2 + 1].mean()  # the median, in a fifth of the time
+    ascending = np.sort(spectrum)
+    middle = (ascending[BITS // 2 - 1] + ascending[BITS // 2]) / 2  # the median, in a tenth of the time
     return np.packbits(spectrum > middle).tobytes().hex()
 
 
@@ -107,4 +108,5 @@ def _on_grid(image: Image.Image) -> Image.Image:
     image = image.reduce(factor) if factor > 1 else image
     image = image.convert("L") if image.mode == "RGB" else image
     box = (0, 0, width / factor, height / factor)  # the last cells of a reduced picture may hang over its edge
-    return image.convert("F").resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=box)
+    image = image if image.mode == "F" else image.convert("F")
+    return image.resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=box)

@@ -140,7 +140,9 @@ class Record:
         if plain is None:
             size = (self.height, self.width)
             return [_plain(a, size) for a in self.annotations]
-        return pickle.loads(plain) if type(plain) is bytes else plain
+        if type(plain) is bytes:
+            plain = vars(self)[_PLAIN] = pickle.loads(plain)
+        return plain
 
     if not TYPE_CHECKING:  # pyright would take any name for an attribute
 
@@ -280,7 +282,11 @@ class Dataset:
 
     def paths(self) -> list[Path]:
         """The file of each picture, without a look at its annotations."""
-        return [Path(pickle.loads(self.packed(index))[_PATH]) for index in range(len(self))]
+        return list(map(Path, self.path_texts()))
+
+    def path_texts(self) -> list[str]:
+        """The same as texts, which are made, compared and looked up in a fraction of the time."""
+        return [pickle.loads(self.packed(index))[_PATH] for index in range(len(self))]
 
     @property
     def category_ids(self) -> list[int]:

@@ -43,7 +43,10 @@ def anchors(survey: Survey) -> Sequence[Finding]:
 
 def _best(sides: np.ndarray) -> np.ndarray:
     """The best intersection over union of boxes (n, 2), width and height, with an anchor on the same centre."""
-    size, root = np.array(SIZES), np.sqrt(np.array(RATIOS))[:, None]
-    anchors = np.stack(((size / root).ravel(), (size * root).ravel()), axis=1)
-    shared = np.minimum(sides[:, None], anchors).prod(2)
-    return (shared / (sides.prod(1)[:, None] + anchors.prod(1) - shared)).max(1)
+    w, h = np.ascontiguousarray(sides.T)
+    area, best = w * h, np.zeros(len(sides))
+    for size in SIZES:
+        for ratio in RATIOS:
+            shared = np.minimum(w, size / ratio**0.5) * np.minimum(h, size * ratio**0.5)
+            np.maximum(best, shared / (area + size**2 - shared), out=best)
+    return best

@@ -9,8 +9,10 @@ from itertools import chain
 import numpy as np
 
 from tracesight.data.checks.label_check import Found, Labels, changed, finding
+from tracesight.data.checks.many import Many
 from tracesight.data.finding import Kind
 from tracesight.data.record import Annotation, Record
+from tracesight.scene.mask import Mask
 
 NEARLY = Kind(
     "box-nearly-twice", "warning", "objects that seem to be labelled twice", "look at both and remove one",
@@ -26,10 +28,11 @@ def box_alike(record: Record, labels: Labels) -> Found:
     """Boxes of one category that overlap; where both objects have masks, their masks have to overlap as well."""
     objects = [a for a in record.annotations if not a.ignored]
     findings, removed = [], []
+    masks: dict[int, Mask | None] = {}
     for first, second, box_iou in _pairs(objects):
         if any(gone is first or gone is second for gone in removed):
             continue
-        iou = _mask_iou(first, second, record, box_iou)
+        iou = _mask_iou(first, second, record, box_iou, masks)
         if iou < MUCH:
             continue
         what = "mask" if first.segmentation is not None and second.segmentation is not None else "box"
@@ -66,19 +69,38 @@ def _pairs(objects: list[Annotation]) -> Iterator[tuple[Annotation, Annotation, 
                 yield objects[column], objects[begin + row], iou
 
 
-def _mask_iou(a: Annotation, b: Annotation, record: Record, box_iou: float) -> float:
-    """Of the masks where both have one, else of the boxes."""
+def box_alike_doubts(many: Many) -> np.ndarray:
+    """See `Thorough`: two boxes that overlap enough, whatever their masks do."""
+    rows = (~many.ignored).nonzero()[0]
+    # By record and category, and from left to right: each is compared with those that begin before it ends.
+    group = many.record[rows] * (many.category.max(initial=0) + 1) + many.category[rows]
+    order = np.lexsort((many.box[rows, 0], group))
+    rows, group = rows[order], group[order]
+    x1, y1, x2, y2 = np.ascontiguousarray(many.box[rows].T)
+    area = (x2 - x1) * (y2 - y1)
+    doubtful = np.zeros(len(many.counts), np.bool_)
+    first, step = np.arange(len(rows)), 1
+    while (first := first[: np.searchsorted(first, len(rows) - step)]).size:
+        other = first + step
+        near = (group[first] == group[other]) & (x1[other] < x2[first])
+        first, other, step = first[near], other[near], step + 1
+        across = np.minimum(x2[first], x2[other]) - x1[other]
+        down = np.minimum(y2[first], y2[other]) - np.maximum(y1[first], y1[other])
+        inter = across * np.maximum(down, 0)
+        much = inter >= MUCH * (area[first] + area[other] - inter)
+        doubtful[many.record[rows[first[much]]]] = True
+    return doubtful
+
+
+def _mask_iou(a: Annotation, b: Annotation, record: Record, box_iou: float, masks: dict[int, Mask | None]) -> float:
+    """Of the masks where both have one, else of the boxes. masks: those that were drawn before, by the annotation's
+    `id()`."""
     if a.segmentation is None or b.segmentation is None:
         return box_iou
-    crops = []
     for annotation in (a, b):
-        mask = annotation.mask(record.height, record.width)
-        crops.append(mask.to_crop() if mask is not None else (np.zeros((0, 0), np.bool_), (0, 0)))
-    (one, (y1, x1)), (two, (y2, x2)) = crops
-    top, left = max(y1, y2), max(x1, x2)
-    bottom, right = min(y1 + one.shape[0], y2 + two.shape[0]), min(x1 + one.shape[1], x2 + two.shape[1])
-    if top >= bottom or left >= right:
-        return 0.0
-    shared = one[top - y1 : bottom - y1, left - x1 : right - x1] & two[top - y2 : bottom - y2, left - x2 : right - x2]
-    both = int(shared.sum())
-    return both / max(1, int(one.sum()) + int(two.sum()) - both)
+        if id(annotation) not in masks:
+            masks[id(annotation)] = annotation.mask(record.height, record.width)
+    from faster_coco_eval.mask_api_new_cpp import iou  # in a tenth of the time of `Mask.iou`
+
+    one, other = ([mask.to_coco()] for a in (a, b) if (mask := masks[id(a)]) is not None)
+    return float(np.asarray(iou(one, other, [0]))[0, 0])

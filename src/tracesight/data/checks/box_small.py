@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tracesight.data.checks.label_check import Found, Labels, Verdict, brief, each
+from tracesight.data.checks.many import Many
 from tracesight.data.finding import Kind
 from tracesight.data.record import Annotation, Record
 
@@ -16,8 +19,6 @@ _ONE = 1.0 + 1e-6  # a pixel, after adding and subtracting
 
 def box_small(record: Record, labels: Labels) -> Found:
     """A box of at most one pixel without a mask (VOC's xmin = xmax and ymin = ymax), or with a side under a pixel."""
-    if all(x2 - x1 > _ONE and y2 - y1 > _ONE for x1, y1, x2, y2 in (a.box for a in record.annotations)):
-        return record, ()
 
     def judge(annotation: Annotation) -> Verdict | None:
         x1, y1, x2, y2 = annotation.box
@@ -31,3 +32,9 @@ def box_small(record: Record, labels: Labels) -> Found:
         return None
 
     return each(record, labels, judge)
+
+
+def box_small_doubts(many: Many) -> np.ndarray:
+    """See `Thorough`."""
+    sides = many.box[:, 2:] - many.box[:, :2]
+    return many.any_of(sides.min(1) <= _ONE)

@@ -6,22 +6,26 @@ that a fault is told once: a box whose corners were swapped is not without area 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from tracesight.data.checks.box_alike import box_alike
+import numpy as np
+
+from tracesight.data.checks.box_alike import box_alike, box_alike_doubts
 from tracesight.data.checks.box_empty import box_empty
 from tracesight.data.checks.box_inverted import box_inverted
 from tracesight.data.checks.box_outside import box_outside
-from tracesight.data.checks.box_small import box_small
+from tracesight.data.checks.box_small import box_small, box_small_doubts
 from tracesight.data.checks.box_twice import box_twice
 from tracesight.data.checks.category_unknown import category_unknown
 from tracesight.data.checks.label_check import Found, LabelCheck, Labels
-from tracesight.data.checks.mask_in_box import mask_in_box
+from tracesight.data.checks.many import Many, Thorough, many
+from tracesight.data.checks.mask_in_box import mask_in_box, mask_in_box_doubts
 from tracesight.data.checks.mask_size import mask_size
-from tracesight.data.checks.polygon_crossing import polygon_crossing
+from tracesight.data.checks.polygon_crossing import polygon_crossing, polygon_crossing_doubts
 from tracesight.data.checks.polygon_points import polygon_points
+from tracesight.data.finding import Finding
 from tracesight.data.record import FIELDS_OF_ANNOTATION, Record
 
 # Quick enough for every label that is read; none of them draws a mask or opens a picture.
@@ -30,7 +34,12 @@ LABEL_CHECKS: tuple[LabelCheck, ...] = (
 )  # fmt: skip
 _CATEGORY, _BOX, _SEGMENTATION = map(FIELDS_OF_ANNOTATION.index, ("category_id", "box", "segmentation"))
 # The others, for `tracesight data check` and before a training.
-THOROUGH_CHECKS: tuple[LabelCheck, ...] = (box_small, mask_in_box, polygon_crossing, box_alike)
+THOROUGH_CHECKS: tuple[Thorough, ...] = (
+    Thorough(box_small, box_small_doubts),
+    Thorough(mask_in_box, mask_in_box_doubts),
+    Thorough(polygon_crossing, polygon_crossing_doubts),
+    Thorough(box_alike, box_alike_doubts),
+)
 
 
 def checked(
@@ -44,6 +53,28 @@ def checked(
         record, found = check(record, labels)
         findings += found
     return record, findings
+
+
+def looked_through(
+    records: Sequence[Record], labels: Labels, mend: Callable[[Sequence[Finding]], bool]
+) -> tuple[list[Record], list[Finding], Many]:
+    """`THOROUGH_CHECKS` of records that have been `checked`: the records, what was found, and their objects.
+
+    mend: whether what a check found is to be put right.
+    """
+    position = {number: place for place, number in enumerate(sorted(labels.categories))}
+    objects = many(records, position)
+    doubts = [one.doubts(objects) for one in THOROUGH_CHECKS]
+    result, findings = list(records), []
+    for at in np.any(doubts, axis=0).nonzero()[0].tolist():
+        for one, doubtful in zip(THOROUGH_CHECKS, doubts):
+            if doubtful[at]:
+                mended, found = one.check(result[at], labels)
+                findings += found
+                if mend(found):
+                    result[at] = mended
+    same = all(after is before for after, before in zip(result, records))
+    return result, findings, objects if same else many(result, position)
 
 
 def _plainly_sound(record: Record, categories: Mapping[int, str]) -> bool:

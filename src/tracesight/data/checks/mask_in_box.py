@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from tracesight.data.checks.box_outside import clipped
 from tracesight.data.checks.label_check import Found, Labels, Verdict, brief, each, polygons
+from tracesight.data.checks.many import Many
 from tracesight.data.finding import Kind
 from tracesight.data.record import Annotation, Box, Record
 from tracesight.scene.mask import Mask
@@ -53,6 +57,38 @@ def mask_in_box(record: Record, labels: Labels) -> Found:
     return each(record, labels, judge)
 
 
+def mask_in_box_doubts(many: Many) -> np.ndarray:
+    """See `Thorough`. Sound is a mask that spans what its box does to `SLACK`."""
+    asked = many.masked & ~many.ignored
+    extent = np.full((len(asked), 4), np.nan)  # of what is not found below, so that it is in doubt
+    outlines, first = many.outlines, many.outlines.counts.cumsum() - many.outlines.counts
+    if len(first):
+        objects, begins = np.unique(outlines.owner, return_index=True)
+        begins = first[begins]
+        low, high = (of.reduceat(outlines.points, begins) for of in (np.minimum, np.maximum))
+        size = many.size[objects, ::-1]
+        extent[objects] = np.concatenate([low.clip(0, size), high.clip(0, size)], 1)
+        extent[objects[(extent[objects, 2:] - extent[objects, :2] < 1).any(1)]] = np.nan
+    runs = [at for at in asked.nonzero()[0].tolist() if type(many.shapes[at]) is bytes]
+    if runs:
+        sizes = many.size[runs].tolist()
+        extent[runs] = _spans([{"size": size, "counts": many.shapes[at]} for at, size in zip(runs, sizes)])
+    box = many.box
+    meet = (np.minimum(extent, box)[:, 2:] > np.maximum(extent, box)[:, :2]).all(1)
+    sound = meet & (np.abs(extent - box) <= SLACK).all(1)
+    return many.any_of(asked & ~sound)
+
+
+def _spans(runs: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(n, 4) corners of what masks in COCO's form span; NaN for one without a pixel."""
+    from faster_coco_eval.mask_api_new_cpp import toBbox
+
+    boxes = np.asarray(toBbox(runs), np.float64).reshape(-1, 4)
+    boxes[~(boxes[:, 2:] > 0).all(1)] = np.nan
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
 def _extents(annotations: Sequence[Annotation], record: Record) -> list[Box | None]:
     """What each mask spans inside its picture; None for one without a pixel.
 
@@ -74,11 +110,9 @@ def _extents(annotations: Sequence[Annotation], record: Record) -> list[Box | No
         elif (mask := annotation.mask(record.height, record.width)) is not None:
             masks.append((place, mask))
     if masks:
-        from faster_coco_eval.mask_api_new_cpp import toBbox
-
-        boxes = toBbox([{"size": mask.size, "counts": mask.counts} for _, mask in masks]).tolist()
-        for (place, _), (x1, y1, width, height) in zip(masks, boxes):
-            extents[place] = (x1, y1, x1 + width, y1 + height) if width and height else None
+        spans = _spans([{"size": mask.size, "counts": mask.counts} for _, mask in masks]).tolist()
+        for (place, _), (x1, y1, x2, y2) in zip(masks, spans):
+            extents[place] = (x1, y1, x2, y2) if x1 == x1 else None  # NaN is not itself
     return extents
 
 

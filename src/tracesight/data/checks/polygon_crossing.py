@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from tracesight.data.checks.label_check import Found, Labels, Verdict, each, polygons
+from tracesight.data.checks.many import Many
 from tracesight.data.finding import Kind
 from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
@@ -16,6 +17,7 @@ KIND = Kind("polygon-crossing", "warning", "polygons that cross themselves", "dr
 AREA, SHARE = 4.0, 0.02  # square pixels of the smaller loop, and its share of the other, that matter
 _PAIRS = 1 << 18  # of edges looked at at a time, about 30 MB
 _FARTHEST = 1e9  # pixels; what is said to lie beyond would overflow
+_FAR = 1e5  # pixels; what lies beyond would cost the polygons beside it digits
 
 
 def polygon_crossing(record: Record, labels: Labels) -> Found:
@@ -24,7 +26,8 @@ def polygon_crossing(record: Record, labels: Labels) -> Found:
     drawn = [(a, part) for a in shaped for part in polygons(a) or ()]
     if not drawn:
         return record, ()
-    places = crossings([np.asarray(part, np.float64).reshape(-1, 2) for _, part in drawn])
+    outlines = [np.asarray(part, np.float64).reshape(-1, 2) for _, part in drawn]
+    places = crossings(np.concatenate(outlines), np.array([len(points) for points in outlines]))
     crossed = {id(annotation): place for (annotation, _), place in zip(drawn, places) if place is not None}
     if not crossed:
         return record, ()
@@ -38,17 +41,32 @@ def polygon_crossing(record: Record, labels: Labels) -> Found:
     return each(record, labels, judge)
 
 
-def crossings(polygons: Sequence[np.ndarray]) -> list[tuple[float, float] | None]:
-    """Where each closed polygon (n, 2) crosses itself, at one place; None where it does not.
+def polygon_crossing_doubts(many: Many) -> np.ndarray:
+    """See `Thorough`."""
+    outlines = many.outlines
+    doubtful = np.zeros(len(many.counts), np.bool_)
+    if not outlines.counts.size:
+        return doubtful
+    if not np.abs(outlines.points).max() < _FAR:
+        return ~doubtful
+    places = crossings(outlines.points, outlines.counts)
+    crossed = np.array([place is not None for place in places])
+    doubtful[many.record[outlines.owner[crossed]]] = True
+    return doubtful
+
+
+def crossings(points: np.ndarray, counts: np.ndarray) -> list[tuple[float, float] | None]:
+    """Where each of some closed polygons crosses itself, at one place; None where it does not.
+
+    points (n, 2): of one after the other. counts: of the points of each.
 
     A loop that is cut off so has to have an area that matters: shaking hands make tiny ones. The edges of all polygons
     are sorted from left to right and each is compared with those of its own that begin before it ends, so that the time
     grows little faster than their number.
     """
-    counts = np.array([len(points) for points in polygons])
-    owner = np.repeat(np.arange(len(polygons)), counts)
+    owner = np.repeat(np.arange(len(counts)), counts)
     first = counts.cumsum() - counts
-    points = np.concatenate(polygons).clip(-_FARTHEST, _FARTHEST)
+    points = points.clip(-_FARTHEST, _FARTHEST)
     origin = points[first]
     points = points - origin[owner]  # differences of large numbers would lose digits
     following = np.arange(1, len(points) + 1)
@@ -61,7 +79,7 @@ def crossings(polygons: Sequence[np.ndarray]) -> list[tuple[float, float] | None
     starts = (low[:, 0] + shift)[order]
     behind = np.searchsorted(starts, (high[:, 0] + shift)[order], side="left") - np.arange(1, order.size + 1)
     outlines = _Outlines(points, ends, owner, first, counts)
-    result: list[tuple[float, float] | None] = [None] * len(polygons)
+    result: list[tuple[float, float] | None] = [None] * len(counts)
     for i, j in _pairs(np.maximum(behind, 0)):
         i, j = order[i], order[j]
         near = (low[j, 1] < high[i, 1]) & (low[i, 1] < high[j, 1])
@@ -97,12 +115,16 @@ def _crossed(outlines: _Outlines, i: np.ndarray, j: np.ndarray) -> tuple[np.ndar
     """Of the edges i and j beside them: (polygon, point) of those that cross inside both and cut off what matters."""
     points, ends, owner, first, counts = outlines
     i, j = np.minimum(i, j), np.maximum(i, j)
+    for _ in range(2):  # the ends of the one edge on both sides of the other, and the other way round
+        p, q = points[j], ends[j]
+        apart = _side(p, q, points[i]) * _side(p, q, ends[i]) < 0
+        i, j = j[apart], i[apart]
     a, b, c, d = points[i], ends[i], points[j], ends[j]
-    from_a, from_b = _side(c, d, a), _side(c, d, b)
-    crossed = (from_a * from_b < 0) & (_side(a, b, c) * _side(a, b, d) < 0)
-    if not crossed.any():
+    truly = np.logical_and.reduce([_beside(c, d, a), _beside(c, d, b), _beside(a, b, c), _beside(a, b, d)])
+    i, j = i[truly], j[truly]
+    if not i.size:
         return np.zeros(0, np.int64), np.zeros((0, 2))
-    i, j, from_a, from_b = i[crossed], j[crossed], from_a[crossed], from_b[crossed]
+    from_a, from_b = (_side(points[j], ends[j], of) for of in (points[i], ends[i]))
     at = points[i] + (ends[i] - points[i]) * (from_a / (from_a - from_b))[:, None]
     # Twice the signed area of the loop from the crossing along the edges between i and j and back, and of the whole.
     sums = np.concatenate(([0.0], _cross(points, ends).cumsum()))
@@ -118,7 +140,10 @@ def _cross(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Above 0 where r lies on the one side of p–q, below on the other, and 0 on it but for rounding."""
-    value = (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
-    length = np.abs(q - p).sum(1) * np.abs(r - p).sum(1)
-    return np.where(np.abs(value) > 1e-9 * length, value, 0.0)
+    """Above 0 where r lies on the one side of p–q, below on the other, and 0 on it but for rounding (`_beside`)."""
+    return (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
+
+
+def _beside(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Whether r does not lie on p–q, as far as rounding tells."""
+    return np.abs(_side(p, q, r)) > 1e-9 * np.abs(q - p).sum(1) * np.abs(r - p).sum(1)
