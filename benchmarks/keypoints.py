@@ -19,6 +19,7 @@ from stick_figures import make_figures
 from tracesight.recipes.detect import Config, train
 
 LIMIT = 0.8
+SIDE = 96
 WIDTHS = (26, 10, 10, 6)
 CONFIG = {
     "model": "keypoint_rcnn_resnet18_fpn",
@@ -26,11 +27,11 @@ CONFIG = {
         "norm": "group", "fpn_channels": 64, "box_channels": 128, "keypoint_channels": 64,
         "anchor_sizes": [[12], [24], [48], [96], [144]],
         "rpn": {"pre_nms_train": 300, "post_nms_train": 150, "pre_nms_test": 300, "post_nms_test": 100},
-        "roi": {"batch": 64},
+        "roi": {"batch": 32},
     },
-    "max_objects": 20, "max_steps": 600, "batch_size": 6, "optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.05,
-    "warmup_steps": 40, "clip_norm": 5.0, "image_size": 144, "validate_every": 300, "val_loss_pictures": 24,
-    "checkpoint_every": 200, "keep_checkpoints": 1, "workers": 0,
+    "max_objects": 20, "max_steps": 1500, "batch_size": 4, "optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.05,
+    "warmup_steps": 40, "clip_norm": 5.0, "image_size": SIDE, "validate_every": 0, "val_loss_pictures": 0,
+    "checkpoint_every": 100, "keep_checkpoints": 1, "samples": 0, "workers": 0,
 }  # fmt: skip
 
 
@@ -42,8 +43,8 @@ def main() -> bool:
     show(facts)
     data = arguments.out / "data"
     if not data.exists():
-        for seed, (split, pictures) in enumerate((("train", 240), ("val", 60))):
-            make_figures(data / split, pictures=pictures, seed=seed)
+        for seed, (split, pictures) in enumerate((("train", 600), ("val", 60))):
+            make_figures(data / split, pictures=pictures, seed=seed, side=SIDE)
     if arguments.no_swap:
         _without_twins(data)
     config = Config(**{**CONFIG, "threads": arguments.threads, "max_steps": arguments.steps})
@@ -71,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("keypoints-run"), help="folder of data and run (keypoints-run)"
     )
-    parser.add_argument("--steps", type=int, default=CONFIG["max_steps"], help="updates (600)")
+    parser.add_argument("--steps", type=int, default=CONFIG["max_steps"], help="updates (1500)")
     parser.add_argument("--no-swap", action="store_true", help="labels without twins")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")

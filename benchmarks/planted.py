@@ -20,6 +20,7 @@ from tracesight.scene.mask import Mask
 
 HEIGHT, WIDTH = 96, 128
 CATEGORIES = ("bolt", "nut", "washer")
+POINTS = ["left", "middle", "right"]  # of each object
 # Codes of what concerns a set as a whole, and follows from other faults in it.
 OF_SETS = {
     "anchor-mismatch",
@@ -81,7 +82,9 @@ class Set:
         return new
 
     def write(self) -> None:
-        categories = [{"id": number, "name": name} for number, name in enumerate(CATEGORIES, start=1)]
+        categories = [
+            {"id": number, "name": name, "keypoints": POINTS} for number, name in enumerate(CATEGORIES, start=1)
+        ]
         data = {"images": self.images, "annotations": self.annotations, "categories": categories}
         (self.folder / "instances.json").write_text(json.dumps(data))
 
@@ -125,7 +128,12 @@ def _object(rng: np.random.Generator, corner: tuple[int, int], image: Image.Imag
         mask = Mask.from_array(np.asarray(canvas))
         shape = mask.to_coco()
         box = [mask.box[0], mask.box[1], mask.box[2] - mask.box[0], mask.box[3] - mask.box[1]]
-    return {"category_id": category, "bbox": [round(float(v), 3) for v in box], "segmentation": shape, "iscrowd": 0}
+    # The left one is not labelled on some, the right one hidden on others.
+    seen, hidden = int(rng.integers(0, 2)) * 2, int(rng.integers(1, 3))
+    left = [round(x - rx / 2, 2), round(y, 2)] if seen else [0, 0]
+    named = [*left, seen, round(x, 2), round(y, 2), 2, round(x + rx / 2, 2), round(y, 2), hidden]
+    box = [round(float(v), 3) for v in box]
+    return {"category_id": category, "bbox": box, "segmentation": shape, "keypoints": named, "iscrowd": 0}
 
 
 # ---- faults of single objects: they change the row; what else is to be added is returned
@@ -159,6 +167,16 @@ def _set(key: str, value: Callable[[Set, Row], Any]) -> Callable[..., None]:
     return plant
 
 
+def _point(value: Callable[[Set, Row], list[float]]) -> Callable[..., None]:
+    """The middle keypoint of an object."""
+    return _set("keypoints", lambda made, row: [*row["keypoints"][:3], *value(made, row), *row["keypoints"][6:]])
+
+
+def _away(box: list[float]) -> list[float]:
+    x, y, w, _ = box
+    return [x - 42 if x >= 42 else x + w + 42, y]
+
+
 def _bow(made: Set, row: Row) -> Any:
     x, y, w, h = row["bbox"]
     return [[x, y, x + w, y + h, x + w, y, x, y + h]]
@@ -189,6 +207,10 @@ OBJECT_FAULTS: dict[str, Callable[..., Row | None]] = {
     "box-thin": _box_to(lambda b, rng: [b[0], b[1], float(rng.uniform(0.1, 0.9)), b[3]]),
     "box-twice": _copied(0, keep=True),
     "category-unknown": _set("category_id", lambda made, row: int(made.rng.integers(4, 99))),
+    "keypoint-at-origin": _point(lambda made, row: [0, 0, int(made.rng.integers(1, 3))]),
+    "keypoint-count": _set("keypoints", lambda made, row: row["keypoints"][: 3 * int(made.rng.integers(1, 3))]),
+    "keypoint-off-box": _point(lambda made, row: [*_away(row["bbox"]), int(made.rng.integers(1, 3))]),
+    "keypoint-outside": _point(lambda made, row: [WIDTH + float(made.rng.uniform(1.2, 99)), row["bbox"][1], 2]),
     "label-unreadable": _set("bbox", lambda made, row: [{}, [1, 2], "box", [1, 2, 3, "4"]][row["id"] % 4]),
     "mask-elsewhere": _box_to(_elsewhere),
     "mask-empty": _set("segmentation", lambda made, row: Mask.from_array(np.zeros((HEIGHT, WIDTH))).to_coco()),

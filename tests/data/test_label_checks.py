@@ -11,16 +11,21 @@ import pytest
 from tracesight.data.checks.box_alike import box_alike
 from tracesight.data.checks.box_small import box_small
 from tracesight.data.checks.box_twice import box_twice
+from tracesight.data.checks.keypoint_count import keypoint_count
+from tracesight.data.checks.keypoint_off_box import keypoint_off_box
+from tracesight.data.checks.keypoint_outside import keypoint_outside
 from tracesight.data.checks.label_check import LabelCheck, Labels
 from tracesight.data.checks.labels import LABEL_CHECKS, THOROUGH_CHECKS, checked
 from tracesight.data.checks.many import many
 from tracesight.data.checks.mask_in_box import mask_in_box
 from tracesight.data.checks.polygon_crossing import crossings, polygon_crossing
+from tracesight.data.points import Keypoints
 from tracesight.data.polygons import Polygons
 from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.scene.mask import Mask
 
-LABELS = Labels({1: "cell", 2: "nut"}, Path("labels.json"))
+POINTS = {2: Keypoints(("top", "left", "right"))}
+LABELS = Labels({1: "cell", 2: "nut"}, Path("labels.json"), POINTS)
 DOUBTS = {one.check: one.doubts for one in THOROUGH_CHECKS}
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
 
@@ -33,7 +38,7 @@ def codes(check: LabelCheck, *annotations: Annotation) -> tuple[list[tuple[str, 
     """(code, annotation) of each finding, and the ids that are left."""
     mended, findings = check(record(*annotations), LABELS)
     if findings and check in LABEL_CHECKS:  # then one look must not have told that there is nothing
-        assert checked(record(*annotations), LABELS.categories, LABELS.path)[1]
+        assert checked(record(*annotations), LABELS.categories, LABELS.path, points=LABELS.points)[1]
     if check in DOUBTS:  # neither must a look at several, among others and when they have not been looked at yet
         sound = Annotation(1, 1, (10, 10, 30, 30), SQUARE)
         some = [record(sound), record(*annotations), record(), record(sound)]
@@ -109,6 +114,49 @@ def test_masks_and_their_boxes(box: tuple[float, float, float, float], shape: ob
     assert [finding.kind.code for finding in findings] == ([code] if code else [])
     assert (mended.annotations[0].segmentation is None) == (code == "mask-elsewhere" or shape is None)
     assert mask_in_box(record(replace(annotation, crowd=True)), LABELS)[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("points", "found", "left"),
+    [
+        (((10, 10, 2), (0, 0, 0), (30, 30, 1)), None, 3),
+        (((10, 10, 2), (0, 0, 0)), "keypoint-count", 0),
+        (((10, 10, 2),) * 4, "keypoint-count", 0),
+        ((), "keypoint-count", 0),
+        (((0, 0, 2), (12, 12, 2), (0, 0, 0)), "keypoint-at-origin", 1),
+        (((12, 12, 2), (100.9, 12, 2), (12, -0.9, 2)), None, 3),  # up to a pixel outside
+        (((12, 12, 2), (101.1, 12, 2), (12, -1.1, 2)), "keypoint-outside", 1),
+        (((12, 12, 2), (101.1, 12, 1), (12, -30, 0)), None, 3),  # hidden, or not there
+    ],
+)
+def test_keypoints_are_as_many_as_named_and_on_the_picture(points, found, left) -> None:
+    annotation = Annotation(7, 2, (10, 10, 30, 30), keypoints=points)
+    code, _ = codes(keypoint_count, annotation)
+    code += codes(keypoint_outside, annotation)[0] if not code else []
+    assert code == ([(found, 7)] if found else [])
+    mended, findings = checked(record(annotation), LABELS.categories, LABELS.path, points=POINTS)
+    assert [finding.kind.code for finding in findings] == ([found] if found else [])
+    kept = mended.annotations[0].keypoints
+    assert sum(seen > 0 for _, _, seen in kept or ()) == (left if found else sum(v > 0 for *_, v in points))
+    assert (kept is None) == (found == "keypoint-count")
+    assert not checked(mended, LABELS.categories, LABELS.path, points=POINTS)[1]
+    # Of a category whose keypoints have no names nobody knows how many there should be.
+    assert codes(keypoint_count, replace(annotation, category_id=1)) == ([], [7])
+
+
+def test_a_keypoint_at_the_origin_may_belong_to_a_box_there() -> None:
+    assert codes(keypoint_outside, Annotation(7, 2, (0, 0.5, 30, 30), keypoints=((0, 0, 2),) * 3)) == ([], [7])
+
+
+def test_keypoints_far_from_their_box() -> None:
+    one = Annotation(7, 2, (10, 10, 30, 50), keypoints=((10, 10, 2), (39.9, 30, 1), (0.1, 0.1, 2)))
+    assert codes(keypoint_off_box, one) == ([], [7])
+    far = replace(one, keypoints=((10, 10, 2), (40.1, 30, 1), (0.1, 0.1, 2)))
+    assert codes(keypoint_off_box, far) == ([("keypoint-off-box", 7)], [7])
+    for sound in (replace(far, crowd=True), replace(far, keypoints=((10, 10, 2), (40.1, 30, 0), (0.1, 0.1, 2)))):
+        assert codes(keypoint_off_box, sound) == ([], [7])
+    message = keypoint_off_box(record(far), LABELS)[1][0].message
+    assert message == "keypoint 2 at (40.1, 30) lies 10.1 px outside the box (10, 10, 30, 50)"
 
 
 def crossing(points: np.ndarray) -> tuple[float, float] | None:

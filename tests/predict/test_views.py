@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_networks import picture, small_bundle
+from small_networks import picture, small_bundle, small_model
 
+import tracesight as ts
 from tracesight import predict
 from tracesight.data.batch import predict_batch
 from tracesight.data.pictures import open_picture
+from tracesight.data.points import Keypoints
 from tracesight.errors import UserError
 from tracesight.models.augmented import View, detect_in_views, moved
-from tracesight.predict.scenes import views_of
+from tracesight.predict.augment import mirrored_points, views_of
 
 
 def batch_of(path: Path, size: int, mirrored: bool = False):
@@ -60,6 +62,35 @@ def test_a_mirrored_picture_gives_the_mirrored_masks_of_its_views(tmp_path: Path
     assert torch.allclose(one.masks, other.masks.flip(-1), atol=1e-4)
 
 
+def finder() -> ts.Bundle:
+    """Finds keypoints: three of nuts, of which a mirror swaps two, and one of bolts."""
+    model = small_model("keypoint_rcnn_resnet18_fpn", num_keypoints=3, keypoint_channels=16, mask_channels=256)
+    points = {7: Keypoints(("top", "left_end", "right_end")), 3: Keypoints(("head",))}
+    return ts.Bundle.of(model.eval(), {7: "nut", 3: "bolt"}, image_size=64, keypoints=points)
+
+
+def test_a_mirrored_picture_gives_the_mirrored_keypoints_of_its_views(tmp_path: Path) -> None:
+    bundle, path = finder(), picture(tmp_path / "a.png", (64, 64))
+    places = mirrored_points(bundle, torch.device("cpu"))
+    assert places.tolist() == [[0, 1, 2], [0, 1, 2], [0, 2, 1]]  # background, bolt, nut: by ascending id
+    plain, mirror = View(batch_of(path, 64), False), View(batch_of(path, 64, True), True)
+    turned = [mirror._replace(mirrored=False), plain._replace(mirrored=True)]
+    with torch.inference_mode():
+        one, other = (
+            detect_in_views(bundle.model, views, places, score_threshold=0.0)  # type: ignore[arg-type]
+            for views in ([plain, mirror], turned)
+        )
+        alone = bundle.model(plain.batch, score_threshold=0.0)
+    assert torch.equal(one.valid, other.valid) and one.valid.sum() > 3
+    assert one.keypoints is not None and other.keypoints is not None
+    assert 2 in one.labels[one.valid]
+    for label, points, back in zip(one.labels[one.valid], one.keypoints[one.valid], other.keypoints[other.valid]):
+        back = back[places[label]]
+        assert torch.allclose(points[:, 0], 64 - back[:, 0], atol=0.01)
+        assert torch.allclose(points[:, 1:], back[:, 1:], atol=0.01)
+    assert not torch.allclose(one.keypoints, alone.keypoints, atol=0.5)  # not those of the first view alone
+
+
 def test_a_scene_of_several_views_and_its_neighbours(tmp_path: Path) -> None:
     bundle = small_bundle()
     paths = [picture(tmp_path / f"{i}.png", shape, seed=i) for i, shape in enumerate([(48, 64), (50, 64), (64, 48)])]
@@ -83,10 +114,18 @@ def test_views_are_named() -> None:
             views_of(text)
 
 
-def test_a_soft_suppression_merges_too(tmp_path: Path) -> None:
+def test_soft_suppression_is_the_models_or_asked_for(tmp_path: Path) -> None:
     bundle, path = small_bundle(), picture(tmp_path / "a.png")
+    asked = [next(iter(predict.scenes(bundle, [path], 0.05, tta=tta, nms="gaussian"))) for tta in (None, "flip")]
+    hard = next(iter(predict.scenes(bundle, [path], 0.05)))
+    assert hard.objects != asked[0].objects
     heads = bundle.model.roi_heads
     heads.settings = replace(heads.settings, nms="gaussian")
-    (scene,) = predict.scenes(bundle, [path], 0.05, tta="flip")
-    scores = [item.score for item in scene.objects]
-    assert scores == sorted(scores, reverse=True) and min(scores) >= 0.05
+    for scene, tta in zip(asked, (None, "flip")):
+        scores = [item.score for item in scene.objects]
+        assert scores == sorted(scores, reverse=True) and min(scores) >= 0.05
+        (own,) = predict.scenes(bundle, [path], 0.05, tta=tta)
+        assert own.objects == scene.objects
+    assert next(iter(predict.scenes(bundle, [path], 0.05, nms="hard"))).objects == hard.objects
+    with pytest.raises(UserError, match="nms 'soft': use hard, linear or gaussian"):
+        predict.scenes(bundle, [path], nms="soft")

@@ -110,4 +110,4 @@ def test_eight_pictures_are_learnt_by_heart(figures: Path, tmp_path: Path):
     )  # fmt: skip
     metrics, _ = run(config, {"train": figures / "train", "val": figures / "train"}, tmp_path / "run")
     assert metrics["bbox"]["AP50"] >= 0.9
-    assert metrics["keypoints"]["AP50"] >= 0.9
+    assert metrics["keypoints"]["AP"] >= 0.8

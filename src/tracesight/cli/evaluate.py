@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Tta, Views
+from tracesight.cli.options import Device, Nms, Precision, Proposals, Tile, TileOverlap, Tta, Views
 
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
@@ -33,6 +33,7 @@ def evaluate(
     tile: Tile = None,
     tile_overlap: TileOverlap = 0.2,
     tta: Tta = None,
+    nms: Nms = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -61,8 +62,9 @@ def evaluate(
             raise UserError(f"{bundle}: holds features alone and names nothing; judge it with `tracesight probe`")
         if model.task != "classify" and views != "center":
             raise UserError(f"--views {views}: is for classifiers, and this bundle finds objects")
-        if model.task == "classify" and tta is not None:
-            raise UserError(f"--tta {tta}: is for detectors, and this bundle classifies; use --views")
+        for option, value in (("tta", tta), ("nms", nms)):
+            if model.task == "classify" and value is not None:
+                raise UserError(f"--{option} {value}: is for detectors, and this bundle classifies; use --views")
         check_codes(allow or ())
         dataset = _dataset(model, data, split, format, allow or ())
         display = Display(note, interval=math.inf, quiet=not ranks.first)
@@ -81,6 +83,7 @@ def evaluate(
                     "proposals": given,
                     "tiling": None if tile is None else Tiling(tile, tile_overlap),
                     "tta": tta,
+                    "nms": nms,
                 }
                 found = results_of_all(model, dataset, ranks, lambda _: advance(), **options)
         of_first(ranks, lambda: _score(model, dataset, found, out, as_json))

@@ -22,5 +22,12 @@ Tta = Annotated[
     str | None,
     typer.Option(help="How else a detector sees each picture: flip, factors of its size, or both: flip,0.75,1.25."),
 ]
+Nms = Annotated[
+    str | None,
+    typer.Option(
+        help="Boxes that overlap a better one: hard (dropped), linear or gaussian (soft-NMS: scores lowered)."
+        " Default: as the bundle has it."
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: the GPU if there is one.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16: faster where the hardware has it.")]

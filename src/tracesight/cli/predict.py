@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tracesight.cli.options import Device, Precision, Proposals, Tile, TileOverlap, Tta, Views
+from tracesight.cli.options import Device, Nms, Precision, Proposals, Tile, TileOverlap, Tta, Views
 
 
 def predict(
@@ -26,6 +26,7 @@ def predict(
     tile: Tile = None,
     tile_overlap: TileOverlap = 0.2,
     tta: Tta = None,
+    nms: Nms = None,
     device: Device = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures read at a time.")] = None,
     precision: Precision = "fp32",
@@ -60,6 +61,7 @@ def predict(
             tiling=None if tile is None else Tiling(tile, tile_overlap),
             proposals=None if proposals is None else read_proposals(proposals),
             tta=tta,
+            nms=nms,
             progress=lambda _: advance(),
         )
     for failure in done.failures:

@@ -1,9 +1,10 @@
 """Test-time augmentation: pictures are seen several times, mirrored and at other sizes, and what is found is merged.
 
 As He et al. test their best models ("Mask R-CNN", 2017, appendix B): boxes of all views compete in one suppression;
-the masks of those that stay are predicted in every view and averaged. Keypoints are those of the first view.
+the masks of those that stay are predicted in every view and averaged. So are keypoints' heatmaps, before the softmax,
+as in Detectron; in a mirror a left hand's is the right hand's.
 
-N pictures, V views, D detections.
+N pictures, D detections, R of them that are valid, K keypoints of an object, S cells a side of a heatmap.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tracesight.data.batch import Batch
 from tracesight.models.detections import Detections
 from tracesight.models.rcnn import RCNN
 from tracesight.models.roi_heads import RoIHeads
+from tracesight.ops.trim import trim
 
 
 class View(NamedTuple):
@@ -28,11 +30,18 @@ class View(NamedTuple):
 
 
 def detect_in_views(
-    model: RCNN, views: Sequence[View], *, max_objects: int | None = None, score_threshold: float | None = None
+    model: RCNN,
+    views: Sequence[View],
+    mirrored: Tensor | None = None,
+    *,
+    max_objects: int | None = None,
+    score_threshold: float | None = None,
+    nms: str | None = None,
 ) -> Detections:
     """What `model` finds in all views together, in pixels of the first one, which is not mirrored.
 
-    max_objects and score_threshold replace the model's own settings for this call.
+    mirrored: (classes, K) int64, by label which keypoint each one is in a mirror, 0 being background; needed where the
+    model finds keypoints and a view is mirrored. The others replace the model's own settings for this call.
     """
     heads = model.roi_heads
     assert isinstance(heads, RoIHeads)
@@ -41,20 +50,33 @@ def detect_in_views(
     tables, found = [], []
     for view in views:
         table, proposals, _ = model.regions(view.batch)
-        alone = heads.find(table, proposals, view.batch.sizes, max_objects=most, score_threshold=least)
+        alone = heads.find(table, proposals, view.batch.sizes, max_objects=most, score_threshold=least, nms=nms)
         tables.append(table)
         found.append(alone._replace(boxes=moved(alone.boxes, view, views[0])))
     boxes, scores, labels, valid = (torch.cat(columns, dim=1) for columns in zip(*(each[:4] for each in found)))
-    merged = heads.suppress(boxes, scores, labels, valid, least, most)
-    described = heads.describe(tables[0], merged)
-    if described.masks is None:
-        return described
-    masks = described.masks
-    for view, table in zip(views[1:], tables[1:]):
-        seen = heads.describe(table, merged._replace(boxes=moved(merged.boxes, views[0], view))).masks
-        assert seen is not None
-        masks = masks + (seen.flip(-1) if view.mirrored else seen)
-    return described._replace(masks=masks / len(views))
+    merged = heads.suppress(boxes, scores, labels, valid, least=least, most=most, method=nms)
+    masks: list[Tensor] = []
+    heatmaps: list[Tensor] = []
+    for view, table in zip(views, tables):
+        here = merged._replace(boxes=moved(merged.boxes, views[0], view).masked_fill(~merged.valid.unsqueeze(-1), 0.0))
+        if heads.mask_predictor is not None:
+            seen = heads.masks(table, here)
+            masks.append(seen.flip(-1) if view.mirrored else seen)
+        if heads.keypoint_head is not None:
+            seen = heads.heatmaps(table, here)
+            heatmaps.append(_turned(seen, here, mirrored) if view.mirrored else seen)
+    return merged._replace(
+        masks=torch.stack(masks).mean(0) if masks else None,
+        keypoints=heads.keypoints(torch.stack(heatmaps).mean(0), merged) if heatmaps else None,
+    )
+
+
+def _turned(heatmaps: Tensor, found: Detections, mirrored: Tensor | None) -> Tensor:
+    """Heatmaps (R, K, S, S) of a mirrored view turned back, each point's in the place of the one it is in a mirror."""
+    assert mirrored is not None
+    _, labels = trim(found.valid.flatten(), found.labels.flatten())
+    places = mirrored[labels][..., None, None].expand_as(heatmaps)
+    return heatmaps.flip(-1).gather(1, places)
 
 
 def moved(boxes: Tensor, source: View, target: View) -> Tensor:

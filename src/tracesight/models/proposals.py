@@ -72,8 +72,9 @@ class ProposalsAlone(nn.Module):
         *,
         max_objects: int | None = None,
         score_threshold: float | None = None,
+        nms: str | None = None,
     ) -> Detections:
-        """The best proposals whose objectness is over the threshold."""
+        """The best proposals whose objectness is over the threshold; the RPN has left out near-duplicates already."""
         most = self.settings.max_objects if max_objects is None else max_objects
         least = self.settings.score_threshold if score_threshold is None else score_threshold
         short = max(0, most - proposals.valid.shape[1])

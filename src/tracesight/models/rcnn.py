@@ -71,15 +71,16 @@ class RCNN(nn.Module):
         *,
         max_objects: int | None = None,
         score_threshold: float | None = None,
+        nms: str | None = None,
     ) -> dict[str, Tensor] | Detections:
         """Losses by name (scalars, float32) with targets; without, detections.
 
-        max_objects and score_threshold replace the model's own settings for this call.
+        max_objects, score_threshold and nms replace the model's own settings for this call.
         """
         table, proposals, losses = self.regions(batch, targets)
         if targets is None:
             return self.roi_heads.detect(
-                table, proposals, batch.sizes, max_objects=max_objects, score_threshold=score_threshold
+                table, proposals, batch.sizes, max_objects=max_objects, score_threshold=score_threshold, nms=nms
             )
         sampled = self.roi_heads.sample(proposals, batch, targets)
         return {**losses, **self.roi_heads.losses(table, sampled, batch, targets)}

@@ -259,9 +259,10 @@ class RoIHeads(nn.Module):
         *,
         max_objects: int | None = None,
         score_threshold: float | None = None,
+        nms: str | None = None,
     ) -> Detections:
         """What `find` finds, with masks and keypoints."""
-        found = self.find(table, proposals, sizes, max_objects=max_objects, score_threshold=score_threshold)
+        found = self.find(table, proposals, sizes, max_objects=max_objects, score_threshold=score_threshold, nms=nms)
         return self.describe(table, found)
 
     def find(
@@ -272,6 +273,7 @@ class RoIHeads(nn.Module):
         *,
         max_objects: int | None = None,
         score_threshold: float | None = None,
+        nms: str | None = None,
     ) -> Detections:
         """The best boxes of each class over the score threshold, without near-duplicates; boxes alone."""
         s = self.settings
@@ -290,19 +292,30 @@ class RoIHeads(nn.Module):
         deltas = _of(pred_deltas.view(shape[0], shape[1] * shape[2], 4), row * shape[2] + label)
         boxes = clip_boxes(decode(deltas, _of(boxes, row), WEIGHTS), sizes)
         live = live & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= LEAST_SIDE)
-        return self.suppress(boxes, score, label, live, least, most)
+        return self.suppress(boxes, score, label, live, least=least, most=most, method=nms)
 
     def suppress(
-        self, boxes: Tensor, score: Tensor, label: Tensor, live: Tensor, least: float, most: int
+        self,
+        boxes: Tensor,
+        score: Tensor,
+        label: Tensor,
+        live: Tensor,
+        *,
+        least: float,
+        most: int,
+        method: str | None = None,
     ) -> Detections:
-        """The `most` best of boxes (N, K, 4) without near-duplicates, K being any number; boxes alone."""
-        s = self.settings
-        if s.nms == "hard":
+        """The `most` best of boxes (N, K, 4) without near-duplicates, K being any number; boxes alone.
+
+        method: as `RegionSettings.nms`, None for the model's own.
+        """
+        s, method = self.settings, method or self.settings.nms
+        if method == "hard":
             index, kept = nms(boxes, score, label, live, s.nms_iou, most)
             score = score.gather(1, index)
         else:
             index, kept, score = soft_nms(
-                boxes, score, label, live, method=s.nms, iou=s.nms_iou, sigma=s.soft_sigma, least=least, max_out=most
+                boxes, score, label, live, method=method, iou=s.nms_iou, sigma=s.soft_sigma, least=least, max_out=most
             )
         boxes = _of(boxes, index).masked_fill(~kept.unsqueeze(-1), 0.0)
         label = label.gather(1, index).masked_fill(~kept, 0)
@@ -310,21 +323,28 @@ class RoIHeads(nn.Module):
 
     def describe(self, table: FeatureTable, found: Detections) -> Detections:
         """The same detections with masks and keypoints, where there are heads for them."""
-        boxes, labels, valid = found.boxes, found.labels, found.valid
         return found._replace(
-            masks=None if self.mask_predictor is None else self._masks(table, boxes, labels, valid),
-            keypoints=None if self.keypoint_head is None else self._keypoints(table, boxes, valid),
+            masks=None if self.mask_predictor is None else self.masks(table, found),
+            keypoints=None if self.keypoint_head is None else self.keypoints(self.heatmaps(table, found), found),
         )
 
-    def _masks(self, table: FeatureTable, boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+    def masks(self, table: FeatureTable, found: Detections) -> Tensor:
+        """Masks (N, D, 28, 28) of `found`, as `Detections` has them."""
+        boxes, labels, valid = found.boxes, found.labels, found.valid
         every = torch.arange(valid.numel(), device=valid.device)
         live, box, label, picture, place = trim(_rows(valid), _rows(boxes), _rows(labels), _pictures(valid), every)
         pred = self.mask_logits(table, box, picture, label).sigmoid().masked_fill(~live[:, None, None], 0.0)
         return _back(pred, place, valid)
 
-    def _keypoints(self, table: FeatureTable, boxes: Tensor, valid: Tensor) -> Tensor:
-        every = torch.arange(valid.numel(), device=valid.device)
-        live, box, picture, place = trim(_rows(valid), _rows(boxes), _pictures(valid), every)
-        logits = self.keypoint_logits(table, box, picture)
-        found = torch.cat((keypoint_peaks(logits, box)[0], keypoint_certainty(logits).unsqueeze(-1)), dim=-1)
-        return _back(found.masked_fill(~live[:, None, None], 0.0), place, valid)
+    def heatmaps(self, table: FeatureTable, found: Detections) -> Tensor:
+        """Heatmaps (R, K, 56, 56) over the boxes of the detections that `trim` leaves."""
+        _, boxes, picture = trim(_rows(found.valid), _rows(found.boxes), _pictures(found.valid))
+        return self.keypoint_logits(table, boxes, picture)
+
+    def keypoints(self, heatmaps: Tensor, found: Detections) -> Tensor:
+        """Keypoints (N, D, K, 3) of `found`, as `Detections` has them, by its `heatmaps`."""
+        every = torch.arange(found.valid.numel(), device=found.valid.device)
+        live, boxes, place = trim(_rows(found.valid), _rows(found.boxes), every)
+        sure = keypoint_certainty(heatmaps).unsqueeze(-1)
+        points = torch.cat((keypoint_peaks(heatmaps, boxes)[0], sure), dim=-1)
+        return _back(points.masked_fill(~live[:, None, None], 0.0), place, found.valid)

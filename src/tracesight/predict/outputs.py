@@ -50,6 +50,7 @@ def dataset_results(
     proposals: ProposalSet | Source | None = None,
     tiling: Tiling | None = None,
     tta: str | None = None,
+    nms: str | None = None,
     progress: Callable[[Scene], None] | None = None,
 ) -> list[dict[str, Any]]:
     """COCO results for every picture of a dataset: `image_id` is the record's id, `category_id` the dataset's.
@@ -71,7 +72,7 @@ def dataset_results(
     paths = (record.path for record in dataset)
     stream = scenes(
         bundle, paths, threshold, max_objects, device, batch_size, precision, proposals=proposals, tiling=tiling,
-        tta=tta,
+        tta=tta, nms=nms,
     )  # fmt: skip
     for image_id, item in zip(ids, stream):
         if isinstance(item, Failure):
@@ -99,6 +100,7 @@ def write(
     proposals: ProposalSet | Source | None = None,
     tiling: Tiling | None = None,
     tta: str | None = None,
+    nms: str | None = None,
     image_ids: Mapping[str, int] | None = None,
     progress: Callable[[Scene | Failure], None] | None = None,
 ) -> Written:
@@ -114,7 +116,7 @@ def write(
     out = Path(out)
     ids = dict(image_ids) if image_ids is not None else {name: row for row, (_, name) in enumerate(pictures, start=1)}
     paths, classifies = [path for path, _ in pictures], bundle.task == "classify"
-    seen = {"proposals": proposals, "tiling": tiling, "tta": tta}
+    seen = {"proposals": proposals, "tiling": tiling, "tta": tta, "nms": nms}
     stream = scenes(bundle, paths, threshold, max_objects, device, batch_size, precision, views, **seen)
     failures: list[Failure] = []
     images: list[dict[str, Any]] = []

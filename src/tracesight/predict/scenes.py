@@ -31,6 +31,8 @@ from tracesight.models.augmented import View, detect_in_views
 from tracesight.models.detections import Detections
 from tracesight.models.proposals import GivenProposals, proposes_only
 from tracesight.ops.paste import mask_runs
+from tracesight.ops.soft_nms import METHODS
+from tracesight.predict.augment import mirrored_points, views_of
 from tracesight.predict.propose import source_of
 from tracesight.predict.tiles import cut_by_seam, merged, tiling_of
 from tracesight.scene import Mask, Picture, Scene, SceneObject
@@ -56,6 +58,7 @@ def scenes(
     proposals: ProposalSet | Source | None = None,
     tiling: Tiling | None = None,
     tta: str | None = None,
+    nms: str | None = None,
 ) -> Iterator[Scene | Failure]:
     """One `Scene`, or the `Failure` to read it, for each picture, in order; `pictures` may be endless.
 
@@ -66,6 +69,8 @@ def scenes(
 
     tta: test-time augmentation, further views of each picture as in "flip,0.75,1.25": "flip" sees each one mirrored
     too, a number at that many times its size; None for none. Each view takes as long as the first.
+    nms: what becomes of boxes of a category that overlap a better one: "hard" drops them, "linear" and "gaussian" lower
+    their scores (soft-NMS); None: as the bundle says. Between tiles it is always "hard".
 
     Of a classifier scenes hold the categories of whole pictures, seen as `views` says (`data/whole.py`).
 
@@ -88,9 +93,12 @@ def scenes(
     if precision not in ("fp32", "bf16"):
         raise UserError(f"precision '{precision}': use fp32 or bf16")
     extra = None if tta is None else views_of(tta)
+    if nms not in (None, "hard", *METHODS):
+        raise UserError(f"nms '{nms}': use hard, {' or '.join(METHODS)}")
     if bundle.task == "classify":
-        if extra is not None:
-            raise UserError(f"tta '{tta}' is for detectors; {bundle.spec['name']} classifies whole pictures: use views")
+        if extra is not None or nms is not None:
+            said = f"nms '{nms}'" if extra is None else f"tta '{tta}'"
+            raise UserError(f"{said} is for detectors; {bundle.spec['name']} classifies whole pictures: use views")
         from tracesight.predict.classes import class_scenes
 
         same = {"device": device, "batch_size": batch_size, "precision": precision}
@@ -104,8 +112,10 @@ def scenes(
         raise UserError(f"batch_size {size}: need at least 1")
     if extra is not None and (proposes_only(bundle.model) or isinstance(bundle.model.rpn, GivenProposals)):
         raise UserError(f"tta '{tta}' needs a model of both stages; {bundle.spec['name']} has one of them only")
+    if nms is not None and proposes_only(bundle.model):
+        raise UserError(f"nms '{nms}' needs a model of both stages; {bundle.spec['name']} has the first one only")
     source, tiling = source_of(bundle, proposals), tiling or tiling_of(bundle)
-    call = _Call(bundle, threshold, most, place, precision, digest, source, tiling, extra)
+    call = _Call(bundle, threshold, most, place, precision, digest, source, tiling, extra, nms)
     return _stream(call, pictures, size)
 
 
@@ -152,6 +162,7 @@ class _Call:
     source: Source | None
     tiling: Tiling | None
     views: tuple[tuple[float, bool], ...] | None
+    nms: str | None
 
 
 @dataclass(frozen=True)
@@ -286,12 +297,13 @@ def _found(call: _Call, reads: list[_Read]) -> tuple[list[Detections], list[tupl
         torch.inference_mode(),
         torch.autocast(call.device.type, torch.bfloat16, enabled=call.precision == "bf16"),
     ):
-        limits = {"max_objects": call.max_objects, "score_threshold": floor}
+        limits = {"max_objects": call.max_objects, "score_threshold": floor, "nms": call.nms}
         if call.views is None:
             detections = model(batch, **limits)
         else:
             further = [View(_batch(call, reads, factor, mirrored), mirrored) for factor, mirrored in call.views]
-            detections = detect_in_views(model, [View(batch, False), *further], **limits)  # type: ignore[arg-type]
+            views, places = [View(batch, False), *further], mirrored_points(call.bundle, call.device)
+            detections = detect_in_views(model, views, places, **limits)  # type: ignore[arg-type]
     columns: list[Any] = [column if column is None else column.cpu() for column in detections]
     rows: list[list[Any]] = [[c if c is None else c[index] for c in columns] for index in range(len(reads))]
     return [Detections(*row) for row in rows], [(height, width) for height, width in batch.sizes.cpu().tolist()]
@@ -304,21 +316,6 @@ def _batch(call: _Call, reads: Sequence[_Read], factor: float = 1.0, mirrored: b
     given = [read.proposals for read in reads if read.proposals is not None]
     images = [np.flip(read.pixels, 1) if mirrored else read.pixels for read in reads]
     return moved(predict_batch(images, short, long, given), call.device)
-
-
-def views_of(text: str) -> tuple[tuple[float, bool], ...]:
-    """The views besides the first that "flip,0.75,1.25" asks for: (factor of the size, mirrored). Raises UserError."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    try:
-        factors = [1.0, *(float(word) for word in words if word != "flip")]
-    except ValueError:
-        factors = [0.0]
-    if not words or not all(0.1 <= factor <= 10 for factor in factors):
-        raise UserError(
-            f"tta '{text}': name flip, and factors of the picture's size from 0.1 to 10, as in flip,0.75,1.25"
-        )
-    every = [(factor, mirrored) for factor in factors for mirrored in (False, *([True] if "flip" in words else []))]
-    return tuple(every[1:])
 
 
 @contextmanager

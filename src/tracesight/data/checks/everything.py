@@ -141,7 +141,7 @@ def _look(
     parts: dict[str, list[_Examined]] = {name: [] for name in sets}
     done, total = 0, sum(map(len, sets.values()))
     tasks = (
-        (name, Labels(dataset.categories, dataset.path), chunk)
+        (name, Labels(dataset.categories, dataset.path, dataset.keypoints), chunk)
         for name, dataset in sets.items()
         for chunk in _chunks(dataset, facts[name])
     )

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracesight.data.finding import Change, Finding, Kind
+from tracesight.data.points import Keypoints
 from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 
 class Labels(NamedTuple):
-    """What a check may know beside the record: name of each category by id, and where the set's labels are."""
+    """What a check may know beside the record: of each category by id its name and keypoints (those that have any), and
+    where the set's labels are."""
 
     categories: Mapping[int, str]
     path: Path
+    points: Mapping[int, Keypoints] = {}
 
 
 Found = tuple[Record, Sequence[Finding]]

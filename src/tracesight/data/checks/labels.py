@@ -19,6 +19,9 @@ from tracesight.data.checks.box_outside import box_outside
 from tracesight.data.checks.box_small import box_small, box_small_doubts
 from tracesight.data.checks.box_twice import box_twice
 from tracesight.data.checks.category_unknown import category_unknown
+from tracesight.data.checks.keypoint_count import keypoint_count
+from tracesight.data.checks.keypoint_off_box import keypoint_off_box, keypoint_off_box_doubts
+from tracesight.data.checks.keypoint_outside import keypoint_outside
 from tracesight.data.checks.label_check import Found, LabelCheck, Labels
 from tracesight.data.checks.many import Many, Thorough, many
 from tracesight.data.checks.mask_in_box import mask_in_box, mask_in_box_doubts
@@ -26,29 +29,41 @@ from tracesight.data.checks.mask_size import mask_size
 from tracesight.data.checks.polygon_crossing import polygon_crossing, polygon_crossing_doubts
 from tracesight.data.checks.polygon_points import polygon_points
 from tracesight.data.finding import Finding
+from tracesight.data.points import Keypoints
 from tracesight.data.record import FIELDS_OF_ANNOTATION, Record
 
 # Quick enough for every label that is read; none of them draws a mask or opens a picture.
 LABEL_CHECKS: tuple[LabelCheck, ...] = (
-    category_unknown, box_inverted, box_empty, box_outside, polygon_points, mask_size, box_twice,
+    category_unknown, box_inverted, box_empty, box_outside, polygon_points, mask_size, keypoint_count, keypoint_outside,
+    box_twice,
 )  # fmt: skip
-_CATEGORY, _BOX, _SEGMENTATION = map(FIELDS_OF_ANNOTATION.index, ("category_id", "box", "segmentation"))
+_CATEGORY, _BOX, _SEGMENTATION, _KEYPOINTS = map(
+    FIELDS_OF_ANNOTATION.index, ("category_id", "box", "segmentation", "keypoints")
+)
 # The others, for `tracesight data check` and before a training.
 THOROUGH_CHECKS: tuple[Thorough, ...] = (
     Thorough(box_small, box_small_doubts),
     Thorough(mask_in_box, mask_in_box_doubts),
     Thorough(polygon_crossing, polygon_crossing_doubts),
+    Thorough(keypoint_off_box, keypoint_off_box_doubts),
     Thorough(box_alike, box_alike_doubts),
 )
 
 
 def checked(
-    record: Record, categories: Mapping[int, str], path: Path, checks: Sequence[LabelCheck] = LABEL_CHECKS
+    record: Record,
+    categories: Mapping[int, str],
+    path: Path,
+    checks: Sequence[LabelCheck] = LABEL_CHECKS,
+    points: Mapping[int, Keypoints] | None = None,
 ) -> Found:
-    """The record put right, and what was wrong with it. path: the file or folder that holds the set's labels."""
+    """The record put right, and what was wrong with it.
+
+    path: the file or folder that holds the set's labels. points: of the categories whose objects have keypoints.
+    """
     if checks is LABEL_CHECKS and _plainly_sound(record, categories):
         return record, ()
-    labels, findings = Labels(categories, path), []
+    labels, findings = Labels(categories, path, points or {}), []
     for check in checks:
         record, found = check(record, labels)
         findings += found
@@ -90,6 +105,8 @@ def _plainly_sound(record: Record, categories: Mapping[int, str]) -> bool:
             return False
         shape = plain[_SEGMENTATION]  # text and bytes: sound polygons, and a mask of the picture's size
         if shape is not None and type(shape) is not str and type(shape) is not bytes:
+            return False
+        if len(plain) > _KEYPOINTS and plain[_KEYPOINTS] is not None:
             return False
         left.append(x1)
     left.sort()

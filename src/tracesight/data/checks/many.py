@@ -18,8 +18,8 @@ from pydantic_core import from_json
 from tracesight.data.checks.label_check import LabelCheck
 from tracesight.data.record import FIELDS_OF_ANNOTATION, Record
 
-_CATEGORY, _BOX, _SHAPE, _CROWD, _DIFFICULT = map(
-    FIELDS_OF_ANNOTATION.index, ("category_id", "box", "segmentation", "crowd", "difficult")
+_CATEGORY, _BOX, _SHAPE, _CROWD, _KEYPOINTS, _DIFFICULT = map(
+    FIELDS_OF_ANNOTATION.index, ("category_id", "box", "segmentation", "crowd", "keypoints", "difficult")
 )
 
 
@@ -29,7 +29,7 @@ class Many:
 
     counts (records,) int64: how many each has. record (n,) int64: whose they are, ascending. category (n,) int64: its
     position. box (n, 4) float64. crowd, ignored (n,) bool. size (n, 2) int64: (height, width) of the picture. shapes:
-    n masks, as in `record.Plain`.
+    n masks, as in `record.Plain`. keypoints: of each object, as in `Annotation`; empty where none has any.
     """
 
     counts: np.ndarray
@@ -40,6 +40,7 @@ class Many:
     ignored: np.ndarray
     size: np.ndarray
     shapes: Sequence[Any]
+    keypoints: Sequence[Any]
 
     @cached_property
     def masked(self) -> np.ndarray:
@@ -61,8 +62,17 @@ class Many:
         points = np.fromiter(chain.from_iterable(parts), np.float64).reshape(-1, 2)
         return Outlines(np.array(owner, np.int64), counts, points)
 
+    @cached_property
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints of all objects: whose they are (p,) int64, ascending, and x, y and visibility (p, 3)."""
+        each = [points or () for points in self.keypoints]
+        owner = np.repeat(np.arange(len(each)), np.fromiter(map(len, each), np.int64, len(each)))
+        flat = np.fromiter(chain.from_iterable(chain.from_iterable(each)), np.float64, 3 * len(owner))
+        return owner, flat.reshape(-1, 3)
+
     def any_of(self, objects: np.ndarray) -> np.ndarray:
-        """(records,) bool: of each record whether this holds for one of its objects, (n,) bool."""
+        """(records,) bool: of each record whether this holds for one of its objects: (n,) bool, or those that it does
+        as positions."""
         return np.bincount(self.record[objects], minlength=len(self.counts)) > 0
 
 
@@ -96,4 +106,5 @@ def many(records: Sequence[Record], position: Mapping[int, int]) -> Many:
     return Many(
         counts, record, np.array([position[number] for number in columns[_CATEGORY]], np.int64), boxes,
         crowd, crowd | difficult, size[record], columns[_SHAPE],
+        columns[_KEYPOINTS] if len(columns) > _KEYPOINTS else (),
     )  # fmt: skip

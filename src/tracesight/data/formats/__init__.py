@@ -142,7 +142,7 @@ def read_place(place: Place, split: str | None) -> tuple[Dataset, list[Finding]]
 
 def _sound(reading: Reading, split: str | None, findings: list[Finding]) -> Iterator[Record]:
     for record in reading.records:
-        sound, found = checked(record, reading.categories, reading.path, LABEL_CHECKS)
+        sound, found = checked(record, reading.categories, reading.path, LABEL_CHECKS, reading.keypoints)
         findings += found
         if split is not None:
             object.__setattr__(sound, "split", split)  # it is not anybody else's yet

@@ -168,7 +168,7 @@ def _annotation(number: int | str, row: dict[str, Any], texts: Texts) -> Annotat
         return Annotation(number, category, box, shape, bool(get("iscrowd")), area)
     return Annotation(
         number, category, box, shape, bool(get("iscrowd")), area, text(get("annotator")), text(get("tool")),
-        text(get("time")), _keypoints(row["keypoints"]) if "keypoints" in row else None, bool(get("difficult")),
+        text(get("time")), _keypoints(get("keypoints")), bool(get("difficult")),
         bool(get("truncated")),
     )  # fmt: skip
 
@@ -217,9 +217,14 @@ def _segmentation(value: Any) -> list[list[float]] | Mask | None:
     return value
 
 
-def _keypoints(values: Any) -> tuple[tuple[float, float, int], ...]:
+def _keypoints(values: Any) -> tuple[tuple[float, float, int], ...] | None:
+    if values is None or values == []:
+        return None
     if not isinstance(values, list) or len(values) % 3 or not are_numbers(values):
         raise ValueError(f"keypoints must be x, y and visibility of each point, not {brief(values)}")
+    odd = next((seen for seen in values[2::3] if seen not in (0, 1, 2)), None)
+    if odd is not None:
+        raise ValueError(f"the visibility of a keypoint must be 0 (not labelled), 1 (hidden) or 2 (visible), not {odd}")
     return tuple((float(x), float(y), int(v)) for x, y, v in zip(values[0::3], values[1::3], values[2::3]))
 
 

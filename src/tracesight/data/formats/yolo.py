@@ -154,6 +154,9 @@ def _box(values: Sequence[float], width: int, height: int) -> tuple[float, float
 
 def _point(values: Sequence[float], width: int, height: int) -> tuple[float, float, int]:
     """A keypoint; one without a visibility is seen unless it lies at the origin."""
+    if len(values) > 2 and values[2] not in (0, 1, 2):
+        said = f"0 (not labelled), 1 (hidden) or 2 (visible), not {values[2]:g}"
+        raise ValueError(f"the visibility of a keypoint must be {said}")
     x, y = round(values[0] * width, _DIGITS), round(values[1] * height, _DIGITS)
     return x, y, int(values[2]) if len(values) > 2 else 2 if x or y else 0
 
