@@ -8,15 +8,17 @@ from tracesight.training.progress import Display
 
 
 def read_pictures(data: Data, format: str | None, side: int, unreadable: Unreadable, display: Display) -> Splits:
-    """The pictures, and what is to be said of them. side: of a view, in pixels.
+    """The pictures, and what is to be said of them; of those that cannot be read `unreadable` says more at the end.
+
+    side: of a view, in pixels.
 
     Raises UserError: nothing there, no pictures, or too many that cannot be read.
     """
     train, val = read_unlabelled(data, format, unreadable)
-    notes = list(unreadable.notes())
+    notes = []
     small = sum(min(record.width, record.height) < side for record in train)
     if small:
         notes.append(f"{small} of {len(train)} pictures are smaller than image_size={side}: views of them are enlarged")
-    for line in notes:
+    for line in (*unreadable.notes(), *notes):
         display.say(f"note: {line}")
     return Splits(train, val, tuple(notes))
