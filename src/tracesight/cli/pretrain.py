@@ -60,5 +60,5 @@ def pretrain(
     typer.echo(
         f"report: {out / 'report.html'}\n"
         f"next:   tracesight train --task classify DATA --out RUN --init {out / 'best'}\n"
-        f"        tracesight probe {out / 'best'} DATA"
+        f"        tracesight probe {out / 'best'} DATA --out probes"
     )

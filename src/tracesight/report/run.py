@@ -72,6 +72,7 @@ def write_run(
         training=training,
         splits=tuple(split_facts(split, dataset, labels) for split, dataset in splits.items()),
         metrics=None if validation is None else validation.metrics,
+        evaluated_on="val" if "val" in splits or bundle.task != "features" else "a fifth of train",
         operating=None if validation is None else validation.operating,
         commands=commands(out, bundle.task),
         samples=tuple(drawn),
@@ -95,7 +96,7 @@ def commands(out: Path, task: str) -> tuple[tuple[str, str], ...]:
     """What to type next: (what for, command line)."""
     if task == "features":
         return (
-            ("Judge the features on labelled pictures.", f"tracesight probe {out / 'best'} DATA"),
+            ("Judge the features on labelled pictures.", f"tracesight probe {out / 'best'} DATA --out probes"),
             ("Train a classifier on your own labels, beginning from this encoder.",
              f"tracesight train --task classify DATA --out RUN --init {out / 'best'}"),
             ("Train a detector.", f"tracesight train --task detect DATA --out RUN --init {out / 'best'}"),
