@@ -21,7 +21,7 @@ from pathlib import Path
 from figures import data_folder, held, in_turn, machine, row, run, show, write
 from PIL import Image
 
-from tracesight.data.checks import check
+from tracesight.data.checks.everything import check
 from tracesight.data.crew import all_cores
 from tracesight.data.formats import read_sets
 

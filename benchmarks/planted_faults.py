@@ -18,7 +18,7 @@ import planted
 import planted_sets
 from figures import Missing, data_folder, row, run, write
 
-from tracesight.data.checks import check
+from tracesight.data.checks.everything import check
 from tracesight.data.fix import write_fixed
 from tracesight.data.formats import read_sets, write_sets
 from tracesight.data.kinds import every_kind

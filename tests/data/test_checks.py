@@ -11,7 +11,8 @@ from made_sets import make_set, write_json, write_set
 from picture_files import png
 from PIL import Image
 
-from tracesight.data.checks import check, with_masks
+from tracesight.data.checks.everything import check
+from tracesight.data.checks.mask_missing import with_masks
 from tracesight.data.finding import refuse
 from tracesight.data.formats import read_dataset, read_sets
 from tracesight.data.kinds import check_codes, every_kind

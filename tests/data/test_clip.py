@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tracesight.data.checks import check
+from tracesight.data.checks.everything import check
 from tracesight.data.checks.labels import checked
 from tracesight.data.clip import within_reach
 from tracesight.data.leaves import labels_digest

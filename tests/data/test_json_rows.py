@@ -14,7 +14,6 @@ from tracesight.data.formats import coco_rows, json_rows
 from tracesight.data.formats.coco_columns import POLYGONS, Texts
 from tracesight.data.formats.coco_rows import Rows, rows_of
 from tracesight.data.formats.polygon_text import polygons_only
-from tracesight.data.record import Annotation
 from tracesight.errors import UserError
 
 DATA = {
@@ -119,8 +118,9 @@ def test_labels_in_one_line_or_many(tmp_path: Path, indent: int | str | None) ->
     rows = [row | {"segmentation": some} for row, some in zip(rows, polygons)]
     data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 7}]}
     (tmp_path / "a.json").write_text(json.dumps(data, indent=indent))
-    ((_, objects),) = rows_of(tmp_path / "a.json").objects([7])
-    assert [item.segmentation for item in objects if isinstance(item, Annotation)] == polygons
+    ((usual, others),) = rows_of(tmp_path / "a.json").objects([7])
+    assert [coco_rows.whole(values).segmentation for values in usual] == polygons
+    assert not others
 
 
 ROWS = [{"id": i, "parts": [{"id": -i}, {"id": "}, {"}], "text": 'a "quoted" {"id": 3}, {"id'} for i in range(30)]
@@ -181,12 +181,14 @@ def test_usual_rows_are_read_together_as_each_would_be_alone(tmp_path: Path, mon
         220: {"category_id": 10**30}, 221: {POLYGONS: 0}, 222: {"segmentation": [], POLYGONS: 10**6},
     }  # fmt: skip
     rows = [row | odd.get(i, {}) for i, row in enumerate(rows)]
+    boxes = [{"id": 1000 + i, "image_id": 5 + i % 3, "category_id": 1, "bbox": [0, i, 3, 4]} for i in range(100)]
+    rows += [*boxes, *({**row, "id": row["id"] + 100, "segmentation": []} for row in boxes)]
     data = {"annotations": rows, "categories": [{"id": 1, "name": "a"}], "images": [{"id": 5}, {"id": 6}, {"id": 7}]}
     (tmp_path / "a.json").write_text(json.dumps(data))
     monkeypatch.setattr(json_rows, "_BLOCK", 1500)
     alone, together = read_as(tmp_path / "a.json", 0, monkeypatch), read_as(tmp_path / "a.json", 1, monkeypatch)
     assert together == alone
-    assert len(alone[0]) == 300 - 3  # two of other pictures, and one without an id
+    assert len(alone[0]) == 500 - 3  # two of other pictures, and one without an id
 
 
 def read_as(path: Path, usual: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any], set[Any]]:

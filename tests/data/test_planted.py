@@ -10,7 +10,7 @@ import planted
 import planted_sets
 import pytest
 
-from tracesight.data.checks import Report, check
+from tracesight.data.checks.everything import Report, check
 from tracesight.data.fix import write_fixed
 from tracesight.data.formats import read_sets
 from tracesight.data.record import Dataset

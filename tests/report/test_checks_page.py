@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tracesight.data.checks import Report
+from tracesight.data.checks.everything import Report
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.report.checks import SIDE, thumbnail, write_check_page

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tracesight.data.checks import Report
+    from tracesight.data.checks.everything import Report
     from tracesight.data.finding import Finding, Kind
     from tracesight.data.fix import Fixed
     from tracesight.data.record import Dataset
@@ -44,7 +44,7 @@ def check(
     altered.
     """
     from tracesight.cli.show import bars, print_json
-    from tracesight.data.checks import check as check_sets
+    from tracesight.data.checks.everything import check as check_sets
     from tracesight.data.fix import write_fixed
     from tracesight.data.formats import read_sets
     from tracesight.data.units import with_groups

@@ -30,8 +30,8 @@ _DAY = 86_400
 
 _TABLE = """create table if not exists computed (
     key blob primary key, size integer, mtime integer, ctime integer, used integer, value text) without rowid"""
-_KNOWN = """select asked.row, computed.value, computed.used from asked join computed using (key)
-    where computed.size = asked.size and computed.mtime = asked.mtime and computed.ctime = asked.ctime"""
+_KNOWN = "select key, size, mtime, ctime, used, value from computed where key in ({})"
+_AT_ONCE = 500  # keys of a query: older libraries take 999
 _KEEP = "insert or replace into computed values (?, ?, ?, ?, ?, ?)"
 _DROP = """delete from computed where key in
     (select key from computed order by used limit max(0, (select count(*) from computed) - ?))"""
@@ -130,24 +130,28 @@ def _today() -> int:
 
 def _known(file: Path, keys: list[bytes], stamps: list[_Stamp | None]) -> dict[int, Any]:
     """Row → value, of those that are kept."""
-    asked = [(row, key, *stamp) for row, (key, stamp) in enumerate(zip(keys, stamps)) if stamp is not None]
+    asked = sorted(key for key, stamp in zip(keys, stamps) if stamp is not None)  # neighbours lie on one page
     if not asked or not file.exists():
         return {}
 
-    def read(database: sqlite3.Connection) -> list[tuple[int, str, int]]:
-        database.execute("create temp table asked (row integer, key blob, size integer, mtime integer, ctime integer)")
-        database.executemany("insert into asked values (?, ?, ?, ?, ?)", asked)
-        found = database.execute(_KNOWN).fetchall()
-        old = [(_today(), keys[row]) for row, _, used in found if used != _today()]
+    def read(database: sqlite3.Connection) -> dict[bytes, tuple[Any, ...]]:
+        found: dict[bytes, tuple[Any, ...]] = {}
+        for first in range(0, len(asked), _AT_ONCE):
+            some = asked[first : first + _AT_ONCE]
+            rows = database.execute(_KNOWN.format(",".join("?" * len(some))), some).fetchall()
+            found.update((row[0], row) for row in rows)
+        today = _today()
+        old = [(today, key) for key, _, _, _, used, _ in found.values() if used != today]
         if old:  # the next `_drop` shall spare them
             with suppress(sqlite3.OperationalError):
                 database.executemany("update computed set used = ? where key = ?", old)
         return found
 
-    found = _with_database(file, read) or []
+    found = _with_database(file, read) or {}
+    rows = [row for row, (key, stamp) in enumerate(zip(keys, stamps)) if key in found and found[key][1:4] == stamp]
     try:
-        values = json.loads(f"[{','.join(text for _, text, _ in found)}]")
-        return dict(zip((row for row, _, _ in found), values, strict=True))
+        values = json.loads(f"[{','.join(found[keys[row]][5] for row in rows)}]")
+        return dict(zip(rows, values, strict=True))
     except (ValueError, TypeError):  # damaged in a way that SQLite does not see
         return {}
 
@@ -169,7 +173,6 @@ def _with_database(file: Path, use: Callable[[sqlite3.Connection], Any]) -> Any:
     try:
         with closing(sqlite3.connect(file, timeout=_WAIT)) as database, database:
             database.execute("pragma synchronous = off")  # what a power cut damages is computed again
-            database.execute("pragma temp_store = memory")
             database.execute(_TABLE)
             return use(database)
     except sqlite3.DatabaseError as error:

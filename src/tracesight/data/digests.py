@@ -35,7 +35,7 @@ class Facts:
 
 
 def file_facts(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     private: bool = False,
     kept: bool = True,
@@ -54,7 +54,7 @@ def file_facts(
     Raises UserError: the first file that cannot be read.
     """
 
-    def compute(unknown: list[Path]) -> Iterator[_Row]:
+    def compute(unknown: Sequence[Path | str]) -> Iterator[_Row]:
         for done, row in enumerate(_computed(unknown, private, processes), start=1):
             yield row
             if progress is not None and not kept:
@@ -70,7 +70,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     return [facts.sha256 for facts in file_facts(paths)]
 
 
-def _computed(paths: list[Path], private: bool, processes: bool) -> Iterator[_Row]:
+def _computed(paths: Sequence[Path | str], private: bool, processes: bool) -> Iterator[_Row]:
     names = [os.fspath(path) for path in paths]
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     cores = os.cpu_count() or 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracesight.data.checks import Report
+from tracesight.data.checks.everything import Report
 from tracesight.data.finding import Finding
 from tracesight.data.formats import FORMATS, write_sets
 from tracesight.data.formats.places import Data, places_of

@@ -9,10 +9,15 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from tracesight.data.record import Annotation, Record
+from pydantic_core import from_json
+
+from tracesight.data.record import FIELDS_OF_ANNOTATION, Plain, Record
 from tracesight.lineage.manifest import canonical
 from tracesight.scene.mask import Mask
 
+_CATEGORY, _BOX, _SHAPE, _CROWD, _POINTS, _DIFFICULT = map(
+    FIELDS_OF_ANNOTATION.index, ("category_id", "box", "segmentation", "crowd", "keypoints", "difficult")
+)
 _WHOLE = 1e15  # above it there are whole numbers only, and what times 1000 overflows
 
 
@@ -21,7 +26,8 @@ def labels_digest(record: Record) -> str:
 
     Not over ids of annotations, areas, who drew them or when, nor over the picture itself.
     """
-    objects = sorted([canonical(_object(a)) for a in record.annotations])
+    size = (record.height, record.width)
+    objects = sorted([_object(values, size) for values in record.plain_annotations()])
     rest = b"[],null,[]]"
     if record.labels or record.absent is not None or record.not_exhaustive:
         absent = None if record.absent is None else sorted(set(record.absent))
@@ -30,21 +36,33 @@ def labels_digest(record: Record) -> str:
     return hashlib.sha256(head + b",".join(objects) + b"]," + rest).hexdigest()
 
 
-def _object(a: Annotation) -> list[Any]:
-    points = None if a.keypoints is None else [[_thousandths(x), _thousandths(y), int(v)] for x, y, v in a.keypoints]
-    box = [_thousandths(value) for value in a.box]
-    return [a.category_id, box, _mask(a.segmentation), int(a.crowd), int(a.difficult), points]
+def _object(values: Plain, size: tuple[int, int]) -> bytes:
+    """[category, [x1, y1, x2, y2], mask, crowd, difficult, points], canonical."""
+    box, shape = values[_BOX], values[_SHAPE]
+    points = values[_POINTS] if len(values) > _POINTS else None
+    if -_WHOLE < min(box) and max(box) < _WHOLE:
+        x1, y1, x2, y2 = [round(value * 1000) for value in box]
+    else:
+        x1, y1, x2, y2 = map(_thousandths, box)
+    return b"[%d,[%d,%d,%d,%d],%b,%d,%d,%b]" % (
+        values[_CATEGORY], x1, y1, x2, y2,
+        b"null" if shape is None else canonical(_mask(shape, size)),
+        values[_CROWD],
+        len(values) > _DIFFICULT and values[_DIFFICULT],
+        b"null" if points is None else canonical([[_thousandths(x), _thousandths(y), int(v)] for x, y, v in points]),
+    )  # fmt: skip
 
 
-def _mask(shape: Any) -> list[Any] | None:
-    if shape is None:
-        return None
+def _mask(shape: Any, size: tuple[int, int]) -> list[Any]:
+    if isinstance(shape, bytes):
+        return ["rle", *size, shape.decode("ascii")]
     if isinstance(shape, dict):
         shape = Mask.from_coco(shape)
     if isinstance(shape, Mask):
         coco = shape.to_coco()
         return ["rle", *coco["size"], coco["counts"]]
-    return ["polygons", *(list(map(_thousandths, part)) for part in shape)]
+    parts = from_json(shape) if isinstance(shape, str) else shape
+    return ["polygons", *(list(map(_thousandths, part)) for part in parts)]
 
 
 def _thousandths(value: float) -> int:

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from tracesight import __version__
 from tracesight.data.digests import Facts, file_facts
 from tracesight.data.exif import Exif
@@ -18,7 +20,7 @@ from tracesight.data.finding import Finding
 from tracesight.data.formats.files import files_below
 from tracesight.data.leaves import labels_digest
 from tracesight.data.pictures import PICTURE_SUFFIXES
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import FIELDS_OF_ANNOTATION, Dataset, Plain, Record
 from tracesight.errors import UserError
 from tracesight.lineage.manifest import (
     ALL,
@@ -41,7 +43,9 @@ from tracesight.lineage.merkle import root
 from tracesight.lineage.pseudonym import pseudonym
 from tracesight.scene.mask import Mask
 
+_CATEGORY, _SHAPE, _ANNOTATOR = map(FIELDS_OF_ANNOTATION.index, ("category_id", "segmentation", "annotator"))
 _MASKS = re.compile("masks$|Segmentation")  # folders in which formats keep masks as pictures
+_ROWS = TypeAdapter(list[PictureRow])
 Progress = Callable[[int, int], None]
 
 
@@ -82,7 +86,7 @@ class _Seen:
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    pictures: list[Path] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
     abouts: list[str | None] = field(default_factory=list)
     labels: dict[Path, None] = field(default_factory=dict)
     masks: bool = False
@@ -116,11 +120,13 @@ def manifest_of(
     shown, rest = facts[: len(seen.pictures)], facts[len(seen.pictures) :]
     top = root(picture_leaf(one.sha256) for one in shown) if seen.workers else ""  # for their pseudonyms
     called = _called(asked, bytes.fromhex(top))
-    rows = [
-        _picture(row, one, about, named(os.fspath(path)), asked, called)
-        for row, one, about, path in zip(seen.rows, shown, seen.abouts, seen.pictures)
-    ]
-    pictures = tuple(sorted(rows, key=lambda row: (row.name, row.split or "")))
+    pictures = _ROWS.validate_python(
+        [
+            _picture(row, one, about, named(path), asked, called)
+            for row, one, about, path in zip(seen.rows, shown, seen.abouts, seen.pictures)
+        ]
+    )
+    pictures = tuple(sorted(pictures, key=lambda row: (row.name, row.split or "")))
     label_rows = [FileRow(name=named(os.fspath(p)), sha256=f.sha256, bytes=f.bytes) for p, f in zip(seen.labels, rest)]
     label_rows.sort(key=lambda row: row.name)
     table = sorted({pair for dataset in sets.values() for pair in dataset.categories.items()})
@@ -194,16 +200,16 @@ def names_of(sets: Mapping[str, Dataset], base: Path) -> list[str]:
 
 def files_of(sets: Mapping[str, Dataset]) -> tuple[list[Path], list[Path]]:
     """(pictures in the order of the sets, label files each once)."""
-    pictures: list[Path] = []
+    pictures: list[str] = []
     labels: dict[Path, None] = {}
     masks = False
     for dataset in sets.values():
         for record in dataset:
-            pictures.append(record.path)
+            pictures.append(record.path_text)
             _add_label_file(record, labels)
             masks |= _has_masks(record)
     _add_label_files(sets, pictures, masks, labels)
-    return pictures, list(labels)
+    return list(map(Path, pictures)), list(labels)
 
 
 def _add_label_file(record: Record, labels: dict[Path, None]) -> None:
@@ -212,19 +218,21 @@ def _add_label_file(record: Record, labels: dict[Path, None]) -> None:
 
 
 def _has_masks(record: Record) -> bool:
-    return any(isinstance(a.segmentation, Mask) for a in record.annotations)
+    return any(isinstance(values[_SHAPE], bytes | Mask) for values in record.plain_annotations())
 
 
-def _add_label_files(sets: Mapping[str, Dataset], pictures: list[Path], masks: bool, labels: dict[Path, None]) -> None:
+def _add_label_files(
+    sets: Mapping[str, Dataset], pictures: Sequence[str], masks: bool, labels: dict[Path, None]
+) -> None:
     """The files that hold the labels of a whole set, and masks that lie in picture files of their own."""
-    own = set(pictures)
+    own = set(pictures) if masks else set()
     for dataset in sets.values():
         if dataset.path.is_file():
             labels[dataset.path] = None
         elif masks:
             for file in files_below(dataset.path, PICTURE_SUFFIXES):
                 parts = file.relative_to(dataset.path).parts
-                if file not in own and (file.stem.endswith("_masks") or any(map(_MASKS.match, parts[:-1]))):
+                if str(file) not in own and (file.stem.endswith("_masks") or any(map(_MASKS.match, parts[:-1]))):
                     labels[file] = None
 
 
@@ -253,18 +261,22 @@ def _look(split: str, dataset: Dataset, seen: _Seen) -> None:
     objects: Counter[int] = Counter()
     shown: Counter[int] = Counter()
     for record in dataset:
-        seen.pictures.append(record.path)
+        plain = record.plain_annotations()
+        seen.pictures.append(record.path_text)
         seen.abouts.append(record.sensor)
         _add_label_file(record, seen.labels)
         seen.masks |= _has_masks(record)
-        seen.rows.append({
-            "split": None if split == ALL else split, "labels": labels_digest(record),
-            "objects": len(record.annotations), "licence": record.licence, "source": record.source,
-            "group": record.group, "captured_at": record.captured_at, "annotators": _count_work(record, seen),
-        })  # fmt: skip
-        for a in record.annotations:
-            objects[a.category_id] += 1
-        for number in {*(a.category_id for a in record.annotations), *record.labels}:
+        row = {"labels": labels_digest(record), "objects": len(plain), "annotators": _count_work(plain, seen)}
+        if split != ALL:
+            row["split"] = split
+        for key in ("licence", "source", "group", "captured_at"):
+            if (value := getattr(record, key)) is not None:  # pydantic takes its time for each
+                row[key] = value
+        seen.rows.append(row)
+        here = [values[_CATEGORY] for values in plain]
+        for number in here:
+            objects[number] += 1
+        for number in {*here, *record.labels}:
             shown[number] += 1
     categories = {i: Count(pictures=shown[i], objects=objects[i]) for i in sorted(shown)}
     seen.splits[split] = {"pictures": len(dataset), "objects": objects.total(), "categories": categories}
@@ -272,16 +284,19 @@ def _look(split: str, dataset: Dataset, seen: _Seen) -> None:
 
 def _picture(
     row: dict[str, Any], facts: Facts, about: str | None, name: str, asked: Asked, called: Callable[[str], str]
-) -> PictureRow:
+) -> dict[str, Any]:
+    """The keyword arguments of a PictureRow."""
     exif = facts.exif
     if exif is not None:
-        row["captured_at"] = exif.captured_at or row["captured_at"]
+        row["captured_at"] = exif.captured_at or row.get("captured_at")
         if asked.location and exif.latitude is not None:
             row["location"] = (exif.latitude, exif.longitude)
     if exif is not None or about is not None:
         row["sensor"] = _sensor(about, exif or Exif(), asked)
-    row["annotators"] = tuple(sorted(map(called, row["annotators"])))
-    return PictureRow(name=name, sha256=facts.sha256, bytes=facts.bytes, **row)
+    if row["annotators"]:
+        row["annotators"] = tuple(sorted(map(called, row["annotators"])))
+    row["name"], row["sha256"], row["bytes"] = name, facts.sha256, facts.bytes
+    return row
 
 
 def _sensor(about: str | None, exif: Exif, asked: Asked) -> Sensor | None:
@@ -293,20 +308,23 @@ def _sensor(about: str | None, exif: Exif, asked: Asked) -> Sensor | None:
     return None if sensor == Sensor() else sensor
 
 
-def _count_work(record: Record, seen: _Seen) -> set[str]:
+def _count_work(plain: Sequence[Plain], seen: _Seen) -> tuple[str, ...]:
     """Who drew objects on a picture."""
     here: set[str] = set()
-    for a in record.annotations:
-        if a.tool is not None:
-            seen.tools[a.tool] += 1
-        if a.annotator is not None:
-            work = seen.workers.setdefault(a.annotator, _Work())
+    for values in plain:
+        if len(values) <= _ANNOTATOR:
+            continue
+        annotator, tool, time = values[_ANNOTATOR : _ANNOTATOR + 3]
+        if tool is not None:
+            seen.tools[tool] += 1
+        if annotator is not None:
+            work = seen.workers.setdefault(annotator, _Work())
             work.objects += 1
-            work.times += [a.time] if a.time else []
-            here.add(a.annotator)
+            work.times += [time] if time else []
+            here.add(annotator)
     for name in here:
         seen.workers[name].pictures += 1
-    return here
+    return tuple(here)
 
 
 def _annotators(workers: Mapping[str, _Work], called: Callable[[str], str]) -> tuple[Annotator, ...]:

@@ -128,11 +128,17 @@ class Record:
 
     @classmethod
     def plain(cls, annotations: list[Plain], fields: dict[str, Any]) -> Record:
-        """A record with these annotations and other fields, in a fifth of the time, for who reads a million."""
+        """A record with these annotations and other fields, the path as text under `PATH_TEXT`, in a fifth of the time:
+        for who reads a million."""
         record = object.__new__(cls)
         vars(record).update(fields)
         vars(record)[_PLAIN] = annotations
         return record
+
+    @property
+    def path_text(self) -> str:
+        """The path as text; quick where nobody has looked at `path` yet."""
+        return vars(self).get(PATH_TEXT) or str(self.path)
 
     def plain_annotations(self) -> list[Plain]:
         """The annotations as plain values; quick where nobody has looked at `annotations` yet."""
@@ -147,12 +153,16 @@ class Record:
     if not TYPE_CHECKING:  # pyright would take any name for an attribute
 
         def __getattr__(self, name: str) -> Any:
-            """Annotations are made of their plain values when they are first looked at: many uses never do."""
-            if name != "annotations" or _PLAIN not in vars(self):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-            made = vars(self)[name] = _annotations(self.plain_annotations(), (self.height, self.width))
-            del vars(self)[_PLAIN]
-            return made
+            """Annotations and path are made when they are first looked at: many uses never do."""
+            values = vars(self)
+            if name == "annotations" and _PLAIN in values:
+                made = values[name] = _annotations(self.plain_annotations(), (self.height, self.width))
+                del values[_PLAIN]
+                return made
+            if name == "path" and PATH_TEXT in values:
+                made = values[name] = Path(values.pop(PATH_TEXT))
+                return made
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     # Values alone, those of annotations packed once more, so that the rest can be read without them: a third of what
     # pickle would write, in a third of the time.
@@ -160,14 +170,15 @@ class Record:
         values = vars(self)
         plain = values.get(_PLAIN)
         packed = plain if type(plain) is bytes else pickle.dumps(self.plain_annotations(), pickle.HIGHEST_PROTOCOL)
-        state = [None if name == "annotations" else getattr(self, name) for name in _FIELDS_OF_RECORD]
-        state[_PATH], state[_ANNOTATIONS] = str(self.path), packed
+        state = [values.get(name, default) for name, default in _DEFAULTS]
+        state[_PATH], state[_ANNOTATIONS] = self.path_text, packed
         return tuple(state)
 
     def __setstate__(self, state: tuple[Any, ...] | dict[str, Any]) -> None:  # a dict as pickle would write it
         values = vars(self)
         values.update(state if isinstance(state, dict) else zip(_FIELDS_OF_RECORD, state))
-        values["path"] = Path(values["path"])
+        if isinstance(values["path"], str):
+            values[PATH_TEXT] = values.pop("path")
         if isinstance(values["annotations"], bytes):
             values[_PLAIN] = values.pop("annotations")
 
@@ -176,6 +187,8 @@ FIELDS_OF_ANNOTATION = tuple(field.name for field in fields(Annotation))
 _FIELDS_OF_RECORD = tuple(field.name for field in fields(Record))
 _SHAPE = FIELDS_OF_ANNOTATION.index("segmentation")
 _PATH, _ANNOTATIONS = (_FIELDS_OF_RECORD.index(name) for name in ("path", "annotations"))
+_DEFAULTS = tuple((name, getattr(Record, name, None)) for name in _FIELDS_OF_RECORD)
+PATH_TEXT = "path as text"  # in the place of `path`
 _PLAIN = "plain annotations"  # in the place of `annotations`: their `Plain` values, as they are or pickled
 
 
@@ -278,7 +291,12 @@ class Dataset:
         return self.buffer[self.offsets[row] : self.offsets[row + 1]].data
 
     def __iter__(self) -> Iterator[Record]:
-        return (self[index] for index in range(len(self)))
+        return map(unpacked, self._all_packed())
+
+    def _all_packed(self) -> Iterator[memoryview]:
+        """`packed` of one after the other, in a fifth of the time."""
+        content, offsets = self.buffer.data, self.offsets.tolist()
+        return (content[offsets[row] : offsets[row + 1]] for row in self.order.tolist())
 
     def paths(self) -> list[Path]:
         """The file of each picture, without a look at its annotations."""
@@ -286,7 +304,7 @@ class Dataset:
 
     def path_texts(self) -> list[str]:
         """The same as texts, which are made, compared and looked up in a fraction of the time."""
-        return [pickle.loads(self.packed(index))[_PATH] for index in range(len(self))]
+        return [pickle.loads(packed)[_PATH] for packed in self._all_packed()]
 
     @property
     def category_ids(self) -> list[int]:

@@ -199,14 +199,10 @@ def roots_of(pictures: Iterable[PictureRow], label_files: Iterable[FileRow], cat
     splits = {split: canonical([split]).removesuffix(b"]") for split in {row.split for row in pictures}}
     return Roots(
         pictures=merkle.root(picture_leaf(row.sha256) for row in pictures),
-        labels=merkle.root([leaf(table), *(leaf(b'["%b","%b"]' % _pair(row)) for row in pictures)]),
+        labels=merkle.root([leaf(table), *(leaf(f'["{row.sha256}","{row.labels}"]'.encode()) for row in pictures)]),
         split=merkle.root(leaf(b'%b,"%b"]' % (splits[row.split], row.sha256.encode())) for row in pictures),
         label_files=merkle.root(picture_leaf(row.sha256) for row in label_files),
     )
-
-
-def _pair(row: PictureRow) -> tuple[bytes, bytes]:
-    return row.sha256.encode(), row.labels.encode()
 
 
 def split_roots(pictures: Iterable[PictureRow], categories: Iterable[Category]) -> SplitRoots:

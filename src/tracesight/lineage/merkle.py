@@ -84,5 +84,6 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 def _above(level: list[bytes]) -> list[bytes]:
     """The next level: pairs become nodes, and the last of an odd number goes up as it is."""
-    nodes = [_node(left, right) for left, right in zip(level[::2], level[1::2])]
+    sha256 = hashlib.sha256  # and no call of `_node`: of a large set there are a million
+    nodes = [sha256(b"\1" + left + right).digest() for left, right in zip(level[::2], level[1::2])]
     return nodes if len(level) % 2 == 0 else [*nodes, level[-1]]

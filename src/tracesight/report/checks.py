@@ -18,7 +18,7 @@ from tracesight.report.gallery import Shot
 from tracesight.report.page import listed, made_with, shots, thousands, tiles_of, write_page
 
 if TYPE_CHECKING:
-    from tracesight.data.checks import Report
+    from tracesight.data.checks.everything import Report
     from tracesight.data.finding import Finding, Kind
     from tracesight.data.record import Annotation, Box, Dataset, Record
 

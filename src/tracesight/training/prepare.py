@@ -9,7 +9,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from tracesight.data.checks import check, with_masks
+from tracesight.data.checks.everything import check
+from tracesight.data.checks.mask_missing import with_masks
 from tracesight.data.finding import notes_of, refuse
 from tracesight.data.formats import read_splits
 from tracesight.data.kinds import check_codes

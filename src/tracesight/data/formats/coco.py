@@ -1,7 +1,7 @@
 """COCO instances: the JSON file of Lin et al., "Microsoft COCO: Common Objects in Context" (2014).
 
 Format: https://cocodataset.org/#format-data. Everything is checked while it is read, so that what comes out can be
-trained on; what a JSON file cannot say about its pictures is `checks.check`'s to find out.
+trained on; what a JSON file cannot say about its pictures is `checks.everything`'s to find out.
 
 LVIS (Gupta, Dollár, Girshick 2019; https://www.lvisdataset.org/dataset) is this format with two more fields a picture,
 `neg_category_ids` and `not_exhaustive_category_ids`, and since version 1 without `file_name`: the end of `coco_url`,
@@ -31,7 +31,7 @@ from tracesight.data.formats.reading import (
     Reading,
 )
 from tracesight.data.points import Keypoints
-from tracesight.data.record import Annotation, Record
+from tracesight.data.record import PATH_TEXT, Annotation, Record
 from tracesight.errors import UserError
 
 _HEAD = 1 << 16  # bytes at the start of a file from which its format is told
@@ -223,12 +223,13 @@ def _without_picture(reading: Reading, rows: Rows, images: dict[int, dict[str, A
 
 def _records(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]], root: Path) -> Iterator[Record]:
     licences = {row.get("id"): row.get("name") or row.get("url") for row in rows.licences if isinstance(row, dict)}
+    folder = str(root / "x")[:-1]
     for (number, row), (plain, others) in zip(images.items(), rows.objects([*images])):
         get, name = row.get, _file_name(row)
         normal = inside(name) or name
         fields: dict[str, Any] = {
             "id": number,
-            "path": picture_named(root, name) or root / name if "\\" in name else root / normal,
+            PATH_TEXT: str(picture_named(root, name) or root / name) if "\\" in name else folder + normal,
             "width": row["width"],
             "height": row["height"],
             "licence": text(licences.get(get("license"))),
@@ -241,8 +242,10 @@ def _records(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]], ro
             "group": text(get("group")),
         }
         if others:
-            _say_what_is_wrong(reading, rows, others, name, fields["path"])
-            yield Record(**fields, annotations=tuple(item for item in others if isinstance(item, Annotation)))
+            picture = Path(fields.pop(PATH_TEXT))
+            _say_what_is_wrong(reading, rows, others, name, picture)
+            sound = tuple(item for item in others if isinstance(item, Annotation))
+            yield Record(path=picture, annotations=sound, **fields)
         else:
             yield Record.plain(plain, fields)
 

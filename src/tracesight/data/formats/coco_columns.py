@@ -29,8 +29,10 @@ _PAIR = rf"{_NUMBER},\s*+{_NUMBER}"
 _PART = rf"\[\s*+{_PAIR}(?:,\s*+{_PAIR}){{2,}}+\s*+\]"
 _SEGMENTATION = re.compile(rf'"segmentation"\s*+:\s*+(\[\s*+{_PART}(?:\s*+,\s*+{_PART})*+\s*+\])', re.ASCII)
 
-# All that a usual annotation has.
-_USUAL = itemgetter("id", "image_id", "category_id", "bbox", POLYGONS, "iscrowd", "area")
+# What a usual annotation has, and all that it may have.
+_NEEDED = {"id", "image_id", "category_id", "bbox"}
+_USUAL = _NEEDED | {POLYGONS, "segmentation", "iscrowd", "area"}
+_NO_POLYGONS = -1
 _NUMBERS = frozenset({int, float})
 _TOGETHER = 512  # pictures whose annotations become objects together, few enough for a cache
 
@@ -81,8 +83,8 @@ class Texts:
 
 class Columns(NamedTuple):
     """Annotations. place (n,) int64: where in the file's array. picture, id, category, polygons (n,) int64: its
-    image_id and so on, and the number of its polygons in `Texts`. box (n, 4) float64: corners. crowd (n,) bool.
-    area (n,) float64.
+    image_id and so on, and the number of its polygons in `Texts`, -1 for none. box (n, 4) float64: corners. crowd (n,)
+    bool. area (n,) float64, NaN for none.
     """
 
     place: np.ndarray
@@ -102,12 +104,15 @@ NONE = Columns(_NO, _NO, _NO, _NO, _NO, np.zeros((0, 4)), np.zeros(0, np.bool_),
 def columns_of(rows: Sequence[dict[str, Any]], first: int, texts: Texts) -> Columns | None:
     """Rows of the file's array, the first of which stands at `first`; None where one of them has to be looked at
     alone."""
-    if set(map(len, rows)) != {7}:
+    keys = rows[0].keys()
+    if not _NEEDED <= keys <= _USUAL or set(map(len, rows)) != {len(keys)}:
         return None
     try:
-        numbers, pictures, categories, boxes, polygons, crowds, areas = zip(*map(_USUAL, rows))
+        columns = dict(zip(keys, zip(*map(itemgetter(*keys), rows))))
     except KeyError:
         return None
+    numbers, pictures, categories, boxes = (columns[key] for key in ("id", "image_id", "category_id", "bbox"))
+    polygons, areas = columns.get(POLYGONS, ()), columns.get("area", ())
     if set(map(type, chain(numbers, pictures, categories, polygons))) != {int} or len(set(numbers)) < len(rows):
         return None
     if set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4}:
@@ -115,18 +120,21 @@ def columns_of(rows: Sequence[dict[str, Any]], first: int, texts: Texts) -> Colu
     values = list(chain.from_iterable(boxes))
     if not are_numbers(values) or not are_numbers(areas):
         return None
+    if any(shape is not None and shape != [] for shape in columns.get("segmentation", ())):
+        return None
     try:
-        whole = np.array([numbers, pictures, categories, polygons], np.int64)
+        whole = np.array([numbers, pictures, categories, polygons or [_NO_POLYGONS] * len(rows)], np.int64)
     except OverflowError:
         return None
-    if whole[3].min() < 0 or whole[3].max() >= len(texts):
+    if polygons and (min(polygons) < 0 or max(polygons) >= len(texts)):
         return None
     box = np.array(values, np.float64).reshape(-1, 4)
     box[:, 2:] += box[:, :2]
     number, picture, category, text = whole
     place = np.arange(first, first + len(rows))
-    crowd = np.fromiter(map(bool, crowds), np.bool_, len(rows))
-    return Columns(place, picture, number, category, text, box, crowd, np.array(areas, np.float64))
+    crowd = np.array([*map(bool, columns.get("iscrowd", ()))] or [False] * len(rows), np.bool_)
+    area = np.array(areas or [np.nan] * len(rows), np.float64)
+    return Columns(place, picture, number, category, text, box, crowd, area)
 
 
 def by_picture(
@@ -140,14 +148,25 @@ def by_picture(
     for begin in range(0, len(pictures), _TOGETHER):
         some = [spans.get(picture, (0, 0)) for picture in pictures[begin : begin + _TOGETHER]]
         rows = np.concatenate([order[start:stop] for start, stop in some])
+        shapes, areas = _shapes(texts, columns.polygons[rows]), columns.area[rows].tolist()
         plain = list(zip(
-            columns.id[rows].tolist(), columns.category[rows].tolist(), map(tuple, columns.box[rows].tolist()),
-            texts.some(columns.polygons[rows]), columns.crowd[rows].tolist(), columns.area[rows].tolist(),
+            columns.id[rows].tolist(), columns.category[rows].tolist(), map(tuple, columns.box[rows].tolist()), shapes,
+            columns.crowd[rows].tolist(),
+            [None if area != area else area for area in areas],  # NaN is not itself
         ))  # fmt: skip
         places, at = columns.place[rows].tolist(), 0
         for start, stop in some:
             yield places[at : at + stop - start], plain[at : at + stop - start]
             at += stop - start
+
+
+def _shapes(texts: Texts, numbers: np.ndarray) -> Sequence[str | None]:
+    """Polygons as text, None where there are none; perhaps more of them than numbers."""
+    there = numbers != _NO_POLYGONS
+    if there.all():
+        return texts.some(numbers)
+    found = iter(texts.some(numbers[there]))
+    return [next(found) if there else None for there in there.tolist()]
 
 
 def are_numbers(values: Sequence[Any]) -> bool:

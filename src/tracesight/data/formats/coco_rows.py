@@ -176,7 +176,7 @@ def _annotation(number: int | str, row: dict[str, Any], texts: Texts) -> Annotat
 def whole(plain: Plain) -> Annotation:
     """The annotation of a usual row."""
     number, category, box, shape, crowd, area = plain
-    return Annotation(number, category, box, Polygons(shape), crowd, area)
+    return Annotation(number, category, box, None if shape is None else Polygons(shape), crowd, area)
 
 
 def _box(values: Any) -> Box:

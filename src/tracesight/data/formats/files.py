@@ -25,7 +25,7 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     Hidden files and folders are left out. Links are followed, each real folder once, so that a loop ends. Raises
     UserError: a folder that may not be read.
     """
-    yield from _below(folder, suffixes, set())
+    yield from _below(folder, tuple(suffixes), set())
 
 
 def pictures_below(folder: Path) -> list[Path]:
@@ -43,7 +43,8 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Files with one of these suffixes (lower case) in the folder itself, by name; [] where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if _wanted(entry, suffixes)]
+            every = tuple(suffixes)
+            names = [e.name for e in entries if not e.name.startswith(".") and _wanted(e, every)]
     except PermissionError:
         raise _closed(folder) from None
     except OSError:
@@ -117,11 +118,11 @@ def read_text(path: Path) -> str:
         raise ValueError(f"not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
-def _below(folder: Path, suffixes: Collection[str], seen: set[tuple[int, int]]) -> Iterator[Path]:
+def _below(folder: Path, suffixes: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[Path]:
     try:
         real = folder.stat()
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
     except PermissionError:
         raise _closed(folder) from None
     except OSError:  # a link to nothing, or in a loop
@@ -129,20 +130,19 @@ def _below(folder: Path, suffixes: Collection[str], seen: set[tuple[int, int]]) 
     if (real.st_dev, real.st_ino) in seen:
         return
     seen.add((real.st_dev, real.st_ino))
-    for entry in found:
-        if _wanted(entry, suffixes):
-            yield folder / entry.name
-    for entry in found:
-        if not entry.name.startswith(".") and _is_folder(entry):
-            yield from _below(folder / entry.name, suffixes, seen)
+    for name in sorted(entry.name for entry in shown if _wanted(entry, suffixes)):
+        yield folder / name
+    for name in sorted(entry.name for entry in shown if _is_folder(entry)):
+        yield from _below(folder / name, suffixes, seen)
 
 
 def _closed(folder: Path) -> UserError:
     return UserError(f"{folder}: the folder may not be read; change its permissions")
 
 
-def _wanted(entry: os.DirEntry[str], suffixes: Collection[str]) -> bool:
-    if entry.name.startswith(".") or os.path.splitext(entry.name)[1].lower() not in suffixes:  # noqa: PTH122 (quick)
+def _wanted(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> bool:
+    """Whether an entry that is not hidden is a file with one of these suffixes."""
+    if not entry.name.lower().endswith(suffixes):
         return False
     try:
         return entry.is_file()
