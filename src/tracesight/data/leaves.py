@@ -40,7 +40,7 @@ def _object(values: Plain, size: tuple[int, int]) -> bytes:
     """[category, [x1, y1, x2, y2], mask, crowd, difficult, points], canonical."""
     box, shape = values[_BOX], values[_SHAPE]
     points = values[_POINTS] if len(values) > _POINTS else None
-    if -_WHOLE < min(box) and max(box) < _WHOLE:
+    if min(box) > -_WHOLE and max(box) < _WHOLE:
         x1, y1, x2, y2 = [round(value * 1000) for value in box]
     else:
         x1, y1, x2, y2 = map(_thousandths, box)
