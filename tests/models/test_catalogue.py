@@ -28,7 +28,10 @@ RESNETS = {
     "resnet101_v1": 44_549_160,
     "resnet152_v1": 60_192_808,
     "resnext50_32x4d": 25_028_904,
+    "resnext101_32x4d": 44_177_704,
     "resnext101_32x8d": 88_791_336,
+    "resnext101_32x16d": 194_026_792,
+    "resnext101_32x32d": 468_530_472,
     "resnext101_64x4d": 83_455_272,
     "wide_resnet50_2": 68_883_240,
     "wide_resnet101_2": 126_886_696,
@@ -55,6 +58,7 @@ CIFAR = {
     "cifar_plain44": "0.66",
     "cifar_plain56": "0.85",
     "cifar_plain110": "1.7",
+    "cifar_plain1202": "19.4",
     "cifar_preact_resnet110": "1.7",
     "cifar_preact_resnet164": "1.7",
 }
@@ -86,8 +90,8 @@ def parameters(model: nn.Module) -> int:
 EXACT = {**RESNETS, **PREACT, **COUNTED, **DETECTORS}
 # More than 60 million parameters, or blocks enough to be as slow; one of 69 million is left to the ordinary tests.
 LARGE = {
-    "cifar_resnet1202", "preact_resnet152", "preact_resnet200", "resnet152_v1", "resnext101_32x8d", "resnext101_64x4d",
-    "wide_resnet101_2",
+    "cifar_plain1202", "cifar_resnet1202", "preact_resnet152", "preact_resnet200", "resnet152_v1", "resnext101_32x16d",
+    "resnext101_32x32d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2",
 }  # fmt: skip
 # Every system once, on the smallest body, and every kind of body in one.
 OF_18 = [name for name in CATALOGUE if "rcnn_resnet18" in name or name.startswith("rpn_resnet18")]

@@ -15,7 +15,10 @@ from tracesight.weights import load_weights
 
 _PEERS = ("torchvision", "timm")
 # More than 60 million parameters: they take longer than all others together, and each has a smaller one of its kind.
-LARGE = {"wide_resnet101_2", "wide_resnet50_2", "resnext101_32x8d", "resnext101_64x4d", "resnet152"}
+LARGE = {
+    "wide_resnet101_2", "wide_resnet50_2", "resnext101_32x8d", "resnext101_32x16d", "resnext101_32x32d",
+    "resnext101_64x4d", "resnet152",
+}  # fmt: skip
 
 
 def shared() -> list[Any]:

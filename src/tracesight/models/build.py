@@ -50,7 +50,7 @@ _FASTER = "Ren et al. 2015, Faster R-CNN"
 _FPN = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _MASK = "He et al. 2017, Mask R-CNN"
 _MASK_FPN = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
-_TV, _BOTH = ("torchvision",), ("torchvision", "timm", "moco", "moco_v3")
+_TV, _TIMM, _BOTH = ("torchvision",), ("timm",), ("torchvision", "timm", "moco", "moco_v3")
 # Heads as torchvision's v2 detectors have them.
 _V2 = {"head_norm": "batch", "rpn_convs": 2, "box_convs": 4}
 
@@ -131,7 +131,10 @@ CATALOGUE: dict[str, Entry] = {
     "preact_resnet152": Entry(_P152, "classify", 1000, _PREACT, ()),
     "preact_resnet200": Entry(_P200, "classify", 1000, _PREACT, ()),
     "resnext50_32x4d": Entry(_X50_32, "classify", 1000, _RESNEXT, _BOTH),
+    "resnext101_32x4d": Entry(partial(resnext, 101, 32, 4), "classify", 1000, _RESNEXT, _TIMM),
     "resnext101_32x8d": Entry(_X101_32, "classify", 1000, _RESNEXT, _BOTH),
+    "resnext101_32x16d": Entry(partial(resnext, 101, 32, 16), "classify", 1000, _RESNEXT, _TIMM),
+    "resnext101_32x32d": Entry(partial(resnext, 101, 32, 32), "classify", 1000, _RESNEXT, _TIMM),
     "resnext101_64x4d": Entry(_X101_64, "classify", 1000, _RESNEXT, _BOTH),
     "wide_resnet50_2": Entry(_W50, "classify", 1000, _WIDE, _BOTH),
     "wide_resnet101_2": Entry(_W101, "classify", 1000, _WIDE, _BOTH),
@@ -147,6 +150,7 @@ CATALOGUE: dict[str, Entry] = {
     "cifar_plain44": Entry(partial(cifar_plain, 44), "classify", 10, _RESNET, ()),
     "cifar_plain56": Entry(partial(cifar_plain, 56), "classify", 10, _RESNET, ()),
     "cifar_plain110": Entry(partial(cifar_plain, 110), "classify", 10, _RESNET, ()),
+    "cifar_plain1202": Entry(partial(cifar_plain, 1202), "classify", 10, _RESNET, ()),
     "cifar_preact_resnet110": Entry(partial(cifar_preact_resnet, 110), "classify", 10, _PREACT, ()),
     "cifar_preact_resnet164": Entry(partial(cifar_preact_bottleneck, 164), "classify", 10, _PREACT, ()),
     **_systems("rcnn_{}", rcnn, paper=_RCNN),
