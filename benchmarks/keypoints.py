@@ -29,7 +29,7 @@ CONFIG = {
         "rpn": {"pre_nms_train": 300, "post_nms_train": 150, "pre_nms_test": 300, "post_nms_test": 100},
         "roi": {"batch": 32},
     },
-    "max_objects": 20, "max_steps": 1500, "batch_size": 4, "optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.05,
+    "max_objects": 20, "max_steps": 500, "batch_size": 4, "optimiser": "adamw", "lr": 1e-3, "weight_decay": 0.05,
     "warmup_steps": 40, "clip_norm": 5.0, "image_size": SIDE, "validate_every": 0, "val_loss_pictures": 0,
     "checkpoint_every": 100, "keep_checkpoints": 1, "samples": 0, "workers": 0,
 }  # fmt: skip
@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("keypoints-run"), help="folder of data and run (keypoints-run)"
     )
-    parser.add_argument("--steps", type=int, default=CONFIG["max_steps"], help="updates (1500)")
+    parser.add_argument("--steps", type=int, default=CONFIG["max_steps"], help="updates (500)")
     parser.add_argument("--no-swap", action="store_true", help="labels without twins")
     parser.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")

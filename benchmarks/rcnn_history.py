@@ -5,9 +5,11 @@ seconds a picture in training and in testing, pictures a second, and a plot of A
 selective search (extra `proposals`). Each training is a run of its own in OUT: called again, what is finished is only
 read.
 
-Time on 2 CPU cores, estimated from single steps and not measured: proposals 20 minutes, R-CNN 2 hours (292 pictures × 4
-epochs × 64 crops of 112 pixels), Fast and C4 half an hour each, FPN 20 minutes. --pictures 16 --epochs 1 tries it in a
-few minutes. One seed says little: differences of a few points of AP are noise.
+The whole of it has not been run. --pictures 16 --epochs 1 tries it in a quarter of an hour. There, on one thread of a
+core that other work shared, a picture took 7.8 s in training and 11.4 s in testing with R-CNN (64 and 300 crops of 112
+pixels), 15 and 4.0 s with Fast, 8.5 and 5.4 s with Faster C4, 2.7 and 0.8 s with Faster FPN, and 1.7 s to propose: 8
+hours for 205 pictures to train on, 4 epochs, and 87 to test. One seed says little: differences of a few points of AP
+are noise.
 Exit status 1 where a system finds nothing at all.
 """
 
@@ -28,6 +30,7 @@ from tracesight.data.record import Dataset
 from tracesight.predict import dataset_results
 from tracesight.predict.propose import propose
 from tracesight.recipes.detect import Config, train
+from tracesight.training.history import read_history
 
 WIDTHS = (12, 8, 8, 12, 12, 10)
 ANCHORS = [[16, 32, 64, 128]]
@@ -110,10 +113,12 @@ def _measured(
     began = time.perf_counter()
     dataset_results(bundle, some, **options)
     figures = metrics["bbox"]
+    first, *_, last = (row for row in read_history(out / "history.csv") if "loss" in row)
     return {
         "AP": figures["AP"] or 0.0,
         "AP50": figures["AP50"] or 0.0,
-        "train": metrics["seconds"] / (metrics["steps"] * SAME["batch_size"]),
+        # Between the first step and the last: without start, validation and what a stop cost.
+        "train": (last["seconds"] - first["seconds"]) / ((last["step"] - first["step"]) * SAME["batch_size"]),
         "test": (time.perf_counter() - began) / len(some),
     }
 
@@ -142,7 +147,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("rcnn-history"), help="folder of the runs (rcnn-history)")
     parser.add_argument("--init", type=Path, help="bundle of a ResNet-18 classifier with group norm (random weights)")
     parser.add_argument("--epochs", type=int, default=4, help="of each training (4)")
-    parser.add_argument("--pictures", type=int, help="only so many of train and of val")
+    parser.add_argument("--pictures", type=int, help="only so many of train and of val, 8 or more")
     parser.add_argument("--proposals", type=int, default=300, help="most proposals a picture (300)")
     parser.add_argument("--timed", type=int, default=20, help="pictures of val that testing is timed on (20)")
     parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), help="these systems alone")

@@ -1,7 +1,7 @@
-"""Pictures of stick figures with named points, seen from the front (with eyes) or from behind (with hair).
+"""Pictures of stick figures with named points, seen from the front.
 
-Which hand is the left one only the side that is seen tells, and a mirror turns it round: so a model that does not swap
-the names when a picture is flipped cannot learn them.
+The left hand is on our right, in a mirror too: so a model that does not swap the names when a picture is flipped cannot
+learn them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def make_figures(folder: str | Path, *, pictures: int, seed: int, side: int = 14
         image, draw = _background(rng, side)
         annotations: list[Annotation] = []
         for _ in range(int(rng.integers(1, figures + 1))):
-            points, width, front = _pose(rng, side)
+            points, width = _pose(rng, side)
             box = _box(points, width, side)
             if box is None or any(_overlap(box, other.box) > 0.1 for other in annotations):
                 continue
-            _draw(draw, rng, points, width, front)
+            _draw(draw, rng, points, width)
             number += 1
             seen = tuple((round(float(x), 2), round(float(y), 2), 2) for x, y in points)
             annotations.append(Annotation(number, 1, box, keypoints=seen))
@@ -62,21 +62,20 @@ def _background(rng: np.random.Generator, side: int) -> tuple[Image.Image, Image
     return image, draw
 
 
-def _pose(rng: np.random.Generator, side: int) -> tuple[np.ndarray, float, bool]:
-    """Points (7, 2), thickness of the limbs, and whether the figure looks at us, somewhere on the picture."""
-    height, front = rng.uniform(0.35, 0.6) * side, bool(rng.random() < 0.5)
-    left = 1 if front else -1  # who looks at us has the left hand on our right
+def _pose(rng: np.random.Generator, side: int) -> tuple[np.ndarray, float]:
+    """Points (7, 2) of a figure somewhere on the picture, and thickness of its limbs."""
+    height = rng.uniform(0.35, 0.6) * side
     arms, legs = rng.uniform(-60, 75, 2), rng.uniform(8, 40, 2)
     neck, hip = np.array([0, 0.27]), np.array([0, 0.58])
     rows = [np.array([0, 0.12]), neck, hip]
-    for sign, arm in zip((left, -left), np.radians(arms)):
+    for sign, arm in zip((1, -1), np.radians(arms)):
         rows.append(neck + 0.34 * np.array([sign * np.cos(arm), np.sin(arm)]))
-    for sign, leg in zip((left, -left), np.radians(legs)):
+    for sign, leg in zip((1, -1), np.radians(legs)):
         rows.append(hip + 0.42 * np.array([sign * np.sin(leg), np.cos(leg)]))
     tilt = np.radians(rng.uniform(-20, 20))
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     points = (np.array(rows) - 0.5) @ turn.T * height
-    return points + rng.uniform(0.25, 0.75, 2) * side, height / 18, front
+    return points + rng.uniform(0.25, 0.75, 2) * side, height / 18
 
 
 def _box(points: np.ndarray, width: float, side: int) -> tuple[float, float, float, float] | None:
@@ -97,7 +96,7 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return max(0.0, width) * max(0.0, height) / smaller
 
 
-def _draw(draw: ImageDraw.ImageDraw, rng: np.random.Generator, points: np.ndarray, width: float, front: bool) -> None:
+def _draw(draw: ImageDraw.ImageDraw, rng: np.random.Generator, points: np.ndarray, width: float) -> None:
     colour = tuple(rng.integers(0, 90, 3).tolist())
     places = points * FINE
     for a, b in POINTS.skeleton:
@@ -106,8 +105,7 @@ def _draw(draw: ImageDraw.ImageDraw, rng: np.random.Generator, points: np.ndarra
         r = width * FINE / 2
         draw.ellipse((x - r, y - r, x + r, y + r), colour)
     (x, y), r = places[0], 2.2 * width * FINE
-    draw.ellipse((x - r, y - r, x + r, y + r), (236, 200, 170) if front else (70, 45, 30), colour, FINE)
-    if front:
-        for sign in (-1, 1):
-            eye = x + sign * r * 0.4
-            draw.ellipse((eye - r / 5, y - r / 3, eye + r / 5, y + r / 12), (20, 20, 30))
+    draw.ellipse((x - r, y - r, x + r, y + r), (236, 200, 170), colour, FINE)
+    for sign in (-1, 1):
+        eye = x + sign * r * 0.4
+        draw.ellipse((eye - r / 5, y - r / 3, eye + r / 5, y + r / 12), (20, 20, 30))
