@@ -36,6 +36,21 @@ RESNETS = {
     "wide_resnet50_2": 68_883_240,
     "wide_resnet101_2": 126_886_696,
 }
+# As timm has them, with 1000 classes.
+VITS = {
+    "vit_tiny_patch16": 5_717_416,
+    "vit_small_patch16": 22_050_664,
+    "vit_base_patch16": 86_567_656,
+    "vit_large_patch16": 304_326_632,
+    "vit_huge_patch14": 632_045_800,
+    # By hand: ten classes, 64 positions and not 196, patches of 48 numbers and not 768.
+    "vit_tiny_patch4": 5_717_416 - 990 * 193 - 132 * 192 - 720 * 192,
+}
+# ViT-B/16 without classifier; the way into the decoder, mask token, positions, 8 blocks, a norm, and the way out.
+MAES = {
+    "mae_vit_base_patch16": 86_567_656 - 769_000 + 769 * 512 + 512 + 197 * 512
+    + 8 * (12 * 512**2 + 13 * 512) + 1024 + 513 * 768,
+}  # fmt: skip
 # As timm has them under resnetv2_18 to 152; of 200 layers it has none.
 PREACT = {
     "preact_resnet18": 11_687_720,
@@ -87,11 +102,12 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-EXACT = {**RESNETS, **PREACT, **COUNTED, **DETECTORS}
+EXACT = {**RESNETS, **VITS, **MAES, **PREACT, **COUNTED, **DETECTORS}
 # More than 60 million parameters, or blocks enough to be as slow; one of 69 million is left to the ordinary tests.
 LARGE = {
     "cifar_plain1202", "cifar_resnet1202", "preact_resnet152", "preact_resnet200", "resnet152_v1", "resnext101_32x16d",
-    "resnext101_32x32d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet101_2",
+    "resnext101_32x32d", "resnext101_32x8d", "resnext101_64x4d", "vit_base_patch16", "vit_huge_patch14",
+    "vit_large_patch16", "wide_resnet101_2",
 }  # fmt: skip
 # Every system once, on the smallest body, and every kind of body in one.
 OF_18 = [name for name in CATALOGUE if "rcnn_resnet18" in name or name.startswith("rpn_resnet18")]
@@ -163,7 +179,7 @@ def test_has_the_published_millions_of_parameters(name, millions):
 
 def test_every_classifier_has_a_published_number():
     names = {name for name, entry in CATALOGUE.items() if entry.task == "classify"}
-    assert names == (EXACT | CIFAR).keys() - DETECTORS.keys()
+    assert names == (EXACT | CIFAR).keys() - DETECTORS.keys() - MAES.keys()
 
 
 @pytest.mark.parametrize("name", OF_18)
@@ -295,9 +311,10 @@ def test_spec_builds_the_same_again():
     ("arguments", "said"),
     [
         (("mask_rcnn_resnet5_fpn", 3), "did you mean 'mask_rcnn_resnet50_fpn'"),
-        (("resnet18", 0), "num_classes"),
+        (("resnet18", -1), "num_classes"),
         (("faster_rcnn_resnet18_fpn", 1), "at least 2"),
         (("resnet18", 3, "caffe"), "conventions"),
+        (("mae_vit_base_patch16", 3), "has no classes"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, said):

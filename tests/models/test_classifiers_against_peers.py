@@ -14,10 +14,11 @@ from tracesight.models.build import CATALOGUE, build
 from tracesight.weights import load_weights
 
 _PEERS = ("torchvision", "timm")
-# More than 60 million parameters: they take longer than all others together, and each has a smaller one of its kind.
+# More than 60 million parameters, or many tokens: they take long, and each has a smaller one of its kind.
 LARGE = {
     "wide_resnet101_2", "wide_resnet50_2", "resnext101_32x8d", "resnext101_32x16d", "resnext101_32x32d",
-    "resnext101_64x4d", "resnet152",
+    "resnext101_64x4d", "resnet152", "vit_base_patch16", "vit_large_patch16", "vit_huge_patch14",
+    "vit_small_patch16", "vit_tiny_patch4",
 }  # fmt: skip
 
 
@@ -40,6 +41,11 @@ def trained(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
 
 def made(source: str, name: str) -> nn.Module:
+    if source == "timm" and name == "vit_tiny_patch4":
+        sizes = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "num_heads": 3}
+        return timm.models.VisionTransformer(num_classes=7, dynamic_img_size=True, **sizes)
+    if source == "timm" and name.startswith("vit_"):
+        return timm.create_model(f"{name}_224", pretrained=False, num_classes=7, dynamic_img_size=True, img_size=224)
     if source == "timm":
         return timm.create_model(name, pretrained=False, num_classes=7)
     return torchvision.models.get_model(name, weights=None, num_classes=7)

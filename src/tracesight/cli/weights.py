@@ -53,7 +53,7 @@ def import_(
         num_classes = 0  # an encoder: these sources have no classifier
     stated = conventions_of(file, source, conventions)
     names = None if categories is None else _read_categories(categories)
-    classifies = model in CATALOGUE and CATALOGUE[model].task == "classify"
+    classifies = model in CATALOGUE and CATALOGUE[model].task in ("classify", "pretrain")
     if num_classes is None and names is not None:
         num_classes = len(names) + (not classifies)
     network = build(model, num_classes, stated)

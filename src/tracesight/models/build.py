@@ -21,17 +21,20 @@ from tracesight.models.cifar_resnet import (
     cifar_resnet18,
 )
 from tracesight.models.conventions import CONVENTIONS
+from tracesight.models.mae import mae_vit
 from tracesight.models.pixels import pixel_statistics, remember_pixels
 from tracesight.models.preact_resnet import preact_resnet
 from tracesight.models.rcnn import rcnn, rcnn_c4, rcnn_dc5, rcnn_fpn
 from tracesight.models.resnet import plain, resnet
 from tracesight.models.resnext import resnext
+from tracesight.models.vit import vit
 from tracesight.models.wide_resnet import wide_resnet
 
 
 @dataclass(frozen=True)
 class Entry:
-    """builder(num_classes, **arguments); task "classify", "detect" or "segment"; classes it has by default."""
+    """builder(num_classes, **arguments); task "classify", "detect", "segment" or "pretrain" (no classes at
+    all); classes it has by default."""
 
     builder: Callable[..., nn.Module]
     task: str
@@ -44,12 +47,16 @@ _RESNET = "He et al. 2016, Deep Residual Learning for Image Recognition"
 _PREACT = "He et al. 2016, Identity Mappings in Deep Residual Networks"
 _RESNEXT = "Xie et al. 2017, Aggregated Residual Transformations for Deep Neural Networks"
 _WIDE = "Zagoruyko and Komodakis 2016, Wide Residual Networks"
+_VIT = "Dosovitskiy et al. 2021, An Image is Worth 16x16 Words"
+_DEIT = "Touvron et al. 2021, Training data-efficient image transformers"
+_MAE = "He et al. 2022, Masked Autoencoders Are Scalable Vision Learners"
 _RCNN = "Girshick et al. 2014, Rich Feature Hierarchies (R-CNN)"
 _FAST = "Girshick 2015, Fast R-CNN"
 _FASTER = "Ren et al. 2015, Faster R-CNN"
 _FPN = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _MASK = "He et al. 2017, Mask R-CNN"
 _MASK_FPN = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
+_VITS, _MAES = ("timm", "mae"), ("mae",)
 _TV, _TIMM, _BOTH = ("torchvision",), ("timm",), ("torchvision", "timm", "moco", "moco_v3")
 # Heads as torchvision's v2 detectors have them.
 _V2 = {"head_norm": "batch", "rpn_convs": 2, "box_convs": 4}
@@ -153,6 +160,15 @@ CATALOGUE: dict[str, Entry] = {
     "cifar_plain1202": Entry(partial(cifar_plain, 1202), "classify", 10, _RESNET, ()),
     "cifar_preact_resnet110": Entry(partial(cifar_preact_resnet, 110), "classify", 10, _PREACT, ()),
     "cifar_preact_resnet164": Entry(partial(cifar_preact_bottleneck, 164), "classify", 10, _PREACT, ()),
+    "vit_tiny_patch16": Entry(partial(vit, "tiny", 16), "classify", 1000, _DEIT, _VITS),
+    "vit_small_patch16": Entry(partial(vit, "small", 16), "classify", 1000, _DEIT, _VITS),
+    "vit_base_patch16": Entry(partial(vit, "base", 16), "classify", 1000, _VIT, _VITS),
+    "vit_large_patch16": Entry(partial(vit, "large", 16), "classify", 1000, _VIT, _VITS),
+    "vit_huge_patch14": Entry(partial(vit, "huge", 14), "classify", 1000, _VIT, _VITS),
+    "vit_tiny_patch4": Entry(partial(vit, "tiny", 4, image_size=32), "classify", 10, _DEIT, _VITS),
+    "mae_vit_base_patch16": Entry(partial(mae_vit, "base", 16), "pretrain", 0, _MAE, _MAES),
+    "mae_vit_large_patch16": Entry(partial(mae_vit, "large", 16), "pretrain", 0, _MAE, _MAES),
+    "mae_vit_huge_patch14": Entry(partial(mae_vit, "huge", 14), "pretrain", 0, _MAE, _MAES),
     **_systems("rcnn_{}", rcnn, paper=_RCNN),
     **_systems("fast_rcnn_{}", rcnn_c4, "fast", paper=_FAST, pool="pool"),
     **_systems("fast_rcnn_{}_dc5", rcnn_dc5, "fast", paper=_FAST),
@@ -197,24 +213,27 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
         raise UserError(f"no conventions are called {conventions!r}; there are {', '.join(CONVENTIONS)}")
     entry = CATALOGUE[name]
     classes = entry.num_classes if num_classes is None else num_classes
-    least = 0 if entry.task == "classify" else 2
+    least = 2 if entry.task in ("detect", "segment") else 0
     if not isinstance(classes, int) or classes < least:
         raise UserError(f"num_classes is {classes!r}; {name} needs a whole number of at least {least}")
+    if entry.task == "pretrain" and classes:
+        raise UserError(f"{name} learns without labels and has no classes; leave num_classes out")
     parameters = inspect.signature(entry.builder).parameters.values()
-    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"norm_eps"}
+    keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    known = keywords - {"norm_eps"}
     for key in args:
         if key not in known:
             raise UserError(
                 f"{name} has no argument {key!r}{_nearest(key, known)}; it takes {', '.join(sorted(known))}"
             )
-    extra = (
-        {"norm_eps": CONVENTIONS[conventions].norm_eps} if entry.task == "classify" else {"conventions": conventions}
-    )
+    extra: dict[str, Any] = {"conventions": conventions} if least else {}
+    if "norm_eps" in keywords and not least:  # layer norms have none that conventions differ in
+        extra = {"norm_eps": CONVENTIONS[conventions].norm_eps}
     try:
         model = entry.builder(classes or None, **extra, **args)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be built: {error}") from error
-    if entry.task == "classify":
+    if not least:
         remember_pixels(model, *pixel_statistics(args.get("in_channels", 3)))
     model.spec = {"name": name, "num_classes": classes, "conventions": conventions, "args": args}  # type: ignore[assignment]
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

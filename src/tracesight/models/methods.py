@@ -31,7 +31,8 @@ def build_method(name: str, encoder: str, encoder_args: Mapping[str, Any], numbe
     if name not in METHODS:
         raise UserError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
     if encoder in CATALOGUE and CATALOGUE[encoder].task != "classify":
-        raise UserError(f"model={encoder} finds objects; choose a classifier, whose body is pretrained")
+        does = "is a method of its own" if CATALOGUE[encoder].task == "pretrain" else "finds objects"
+        raise UserError(f"model={encoder} {does}; choose a classifier, whose body is pretrained")
     make = METHODS[name]
     known = {p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY}
     if unknown := sorted(set(numbers) - known):

@@ -17,7 +17,8 @@ from tracesight.models.build import CATALOGUE, build
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
 
-_FIRST = ("backbone.body.conv1.weight", "roi_heads.box_roi_pool.body.conv1.weight", "conv1.weight")
+_FIRST = ("backbone.body.conv1.weight", "roi_heads.box_roi_pool.body.conv1.weight", "conv1.weight",
+          "patch_embed.proj.weight")  # fmt: skip
 # Where a detector has the stages of a classifier: a pyramid's or C4's, R-CNN's, and C4's last one.
 _BODIES = ("backbone.body.", "roi_heads.box_roi_pool.body.", "roi_heads.box_head.")
 # The layers whose rows are categories.
@@ -122,7 +123,8 @@ def build_classifier(
         UserError: no such model or argument, a model that finds objects, or a bundle that does not fit.
     """
     if name in CATALOGUE and CATALOGUE[name].task != "classify":
-        raise UserError(f"model={name} finds objects; choose a classifier (`tracesight models`) or --task detect")
+        does = "learns without labels" if CATALOGUE[name].task == "pretrain" else "finds objects"
+        raise UserError(f"model={name} {does}; choose a classifier (`tracesight models`) or --task detect")
     conventions = "tracesight" if begun is None else begun.spec["conventions"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -131,7 +133,7 @@ def build_classifier(
         if begun.task not in ("classify", "features"):
             raise UserError(f"--init: the bundle ({begun.spec['name']}) finds objects; begin from that of a classifier")
         same = list(begun.categories.items()) == list(categories.items())
-        _fill(model, begun, begun.model.state_dict(), () if same else ("fc.",))
+        _fill(model, begun, begun.model.state_dict(), () if same else ("fc.", "head."))
     return model
 
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from tracesight.errors import UserError
 from tracesight.lineage import file_digest
 from tracesight.models.build import CATALOGUE
-from tracesight.weights import cifar, moco, moco_v3, timm, torchvision
+from tracesight.weights import cifar, mae, moco, moco_v3, timm, torchvision
 from tracesight.weights.receipt import Receipt
 
 __all__ = ["SOURCES", "Receipt", "conventions_of", "load_weights", "read_state"]
 
 # Name that the caller gives -> the file of this room that knows it.
 SOURCES: dict[str, Any] = {
-    "torchvision": torchvision, "timm": timm, "cifar": cifar, "moco": moco, "moco_v3": moco_v3
+    "torchvision": torchvision, "timm": timm, "cifar": cifar, "mae": mae, "moco": moco, "moco_v3": moco_v3
 }  # fmt: skip
 
 # Conventions that are equal in every row of the table in the design.
@@ -46,8 +46,8 @@ def load_weights(
     model: built by `tracesight.build`, whose conventions must be the checkpoint's.
     state_or_path: a state dict, or a `.pth`/`.pt` (read without running code in it) or `.safetensors` file. Where the
         source's own scripts keep the state in a larger file, that file will do.
-    source: "torchvision", "timm", "cifar", "moco" (v1, v2) or "moco_v3"; the catalogue says for which networks each has
-        weights.
+    source: "torchvision", "timm", "cifar", "mae", "moco" (v1, v2) or "moco_v3"; the catalogue says for which networks
+        each has weights.
     skip: prefixes of the model's own names that stay as they are, e.g. ("roi_heads.box_predictor",) for a new head;
         what the checkpoint has under them is dropped. A prefix that meets nothing is an error.
     conventions: the checkpoint's, where the source has several ("torchvision": "torchvision" or
@@ -73,6 +73,12 @@ def load_weights(
         raise UserError(f"{label}: {error}") from error
     dropped = [name for name in state if not _keeps(table, name)]
     notes: list[str] = []
+    if hasattr(table, "for_classifier") and CATALOGUE[model.spec["name"]].task != "pretrain":  # type: ignore[index]
+        kept = table.for_classifier(incoming)
+        dropped += sorted(incoming.keys() - kept.keys())
+        incoming = kept
+    if hasattr(table, "note") and (said := table.note(incoming)):
+        notes.append(said)
     if part == "backbone":
         incoming, left = _as_backbone(incoming, table, model, label)
         dropped += left
@@ -244,8 +250,9 @@ def _check_fit(
     hint = ""
     if part == "all" and "backbone.body.conv1.weight" in missing and "conv1.weight" in unmapped:
         hint = "; to use a classifier as the backbone of a detector, say part='backbone'"
-    elif missing == ["fc.weight", "fc.bias"] and not unmapped and not shapes:
-        hint = "; build the model with num_classes=0, or leave its last layer new by skip=('fc',)"
+    elif missing in (["fc.weight", "fc.bias"], ["head.weight", "head.bias"]) and not unmapped and not shapes:
+        last = missing[0].split(".")[0]
+        hint = f"; build the model with num_classes=0, or leave its last layer new by skip=('{last}',)"
     elif any(name.endswith("running_mean") for name in unmapped):
         hint = "; a checkpoint with batch norm needs a model built with norm='frozen' or norm='batch'"
     elif shapes:

@@ -1,8 +1,9 @@
-"""Checkpoints of timm: its ResNet, ResNeXt and Wide ResNet classifiers that are built as torchvision's.
+"""Checkpoints of timm: its ResNet, ResNeXt and Wide ResNet classifiers that are built as torchvision's, and its ViTs.
 
-Their names are torchvision's, both ways. Many others have these names too and are other networks: those with a deep
-stem, with average pooling in the shortcuts ("d"), or with group norm, are told by their tensors and refused. Networks
-with anti-aliasing (`resnetaa50`) cannot be told: nothing in the file shows it.
+Their names are torchvision's, those of ViTs timm's own, and both are Tracesight's. Many others have these names too and
+are other networks: those with a deep stem, with average pooling in the shortcuts ("d"), or with group norm, are told by
+their tensors and refused; so are ViTs without class token or with more layers. Networks with anti-aliasing
+(`resnetaa50`) cannot be told: nothing in the file shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DROPPED_SUFFIX = "num_batches_tracked"
 KEYS: dict[str, str | None] = {}
 
 BACKBONE = "backbone.body."
-BACKBONE_LEAVES = ("fc",)
+BACKBONE_LEAVES = ("fc", "head")
 
 WRAPPER: str | None = "state_dict"  # of its training script; the files that it publishes are bare
 
@@ -36,6 +37,16 @@ LICENCE_UNKNOWN = (
 def published(sha256: str) -> None:
     """timm's files are known by name only."""
     return
+
+
+def note(state: Mapping[str, Tensor]) -> str | None:
+    """What no tensor shows and a user must know."""
+    if "cls_token" not in state:
+        return None
+    return (
+        "pictures are standardised by ImageNet's mean and deviation, as DeiT's are; timm's own ViTs (augreg, in21k, "
+        "orig) want 0.5 and 0.5: call tracesight.models.pixels.remember_pixels for those"
+    )
 
 
 def to_tracesight(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
