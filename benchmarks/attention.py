@@ -1,9 +1,9 @@
-"""Both forms of attention in turn, forward and backward, for short and long rows of tokens: time of "fused" over "plain".
+"""Both forms of attention in turn, forward and backward, of few and many tokens: time of "fused" over "plain".
 
     python benchmarks/attention.py [--threads 1] [--rounds 7] [--json FILE]
 
-Heads of 64, as ViT-B has 12 of them. 50 tokens: what MAE's encoder sees of 224 × 224; 197: all of it; 577: of 384 × 384;
-1025: of 512 × 512. Both must agree to 1e-4, or the script ends with status 1.
+Heads of 64, as ViT-B has 12 of them. 50 tokens: what MAE's encoder sees of 224 × 224; 197: all of it; 577: of
+384 × 384; 1025: of 512 × 512. Both must agree to 1e-4, or the script ends with status 1.
 """
 
 from __future__ import annotations

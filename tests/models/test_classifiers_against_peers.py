@@ -42,7 +42,7 @@ def trained(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
 def made(source: str, name: str) -> nn.Module:
     if source == "timm" and name == "vit_tiny_patch4":
-        sizes = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "num_heads": 3}
+        sizes: dict[str, Any] = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "num_heads": 3}
         return timm.models.VisionTransformer(num_classes=7, dynamic_img_size=True, **sizes)
     if source == "timm" and name.startswith("vit_"):
         return timm.create_model(f"{name}_224", pretrained=False, num_classes=7, dynamic_img_size=True, img_size=224)

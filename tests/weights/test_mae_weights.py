@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_an_encoder_of_a_whole_file_and_of_its_own(whole, tmp_path: Path) -> Non
 def test_a_classifier_is_fine_tuned_from_it(whole) -> None:
     with pytest.raises(UserError, match=r"build the model with num_classes=0, or leave .* skip=\('head',\)"):
         ts.load_weights(ts.build("vit_tiny_patch4"), whole, source="mae")
-    model = ts.build("vit_tiny_patch4", 7)
+    model: Any = ts.build("vit_tiny_patch4", 7)
     receipt = ts.load_weights(model, whole, source="mae", skip=("head",))
     assert receipt.new == ("head.weight", "head.bias")
     assert torch.equal(model.blocks[3].attn.qkv.weight, whole["blocks.3.attn.qkv.weight"])
@@ -52,7 +53,7 @@ def test_other_files_are_refused(whole) -> None:
 def test_timms_vit_both_ways_says_what_pictures_it_wants() -> None:
     import timm
 
-    sizes = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "num_heads": 3, "num_classes": 10}
+    sizes: dict[str, Any] = {"img_size": 32, "patch_size": 4, "embed_dim": 192, "num_heads": 3, "num_classes": 10}
     theirs = timm.models.VisionTransformer(**sizes)
     ours = ts.build("vit_tiny_patch4")
     receipt = ts.load_weights(ours, theirs.state_dict(), source="timm")

@@ -21,7 +21,7 @@ def _root() -> None:
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A .pth, .pt, .th or .safetensors file; no code in it is run.")],
-    source: Annotated[str, typer.Option(help="Who made it: torchvision, timm, cifar, moco (v1, v2) or moco_v3.")],
+    source: Annotated[str, typer.Option(help="Who made it: torchvision, timm, cifar, mae, moco (v1, v2), moco_v3.")],
     model: Annotated[str, typer.Option(help="A name that `tracesight models` lists.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     num_classes: Annotated[
@@ -49,8 +49,8 @@ def import_(
     from tracesight.models.keypoint_head import keypoints_of
     from tracesight.weights import conventions_of, load_weights
 
-    if source in ("moco", "moco_v3") and num_classes is None and categories is None:
-        num_classes = 0  # an encoder: these sources have no classifier
+    if source in ("mae", "moco", "moco_v3") and num_classes is None and categories is None:
+        num_classes = 0  # an encoder: what is pretrained has no classifier
     stated = conventions_of(file, source, conventions)
     names = None if categories is None else _read_categories(categories)
     classifies = model in CATALOGUE and CATALOGUE[model].task in ("classify", "pretrain")
