@@ -170,7 +170,8 @@ def test_a_read_only_folder_is_no_error(files: list[Path], folder: Path) -> None
 
 
 def test_old_rows_go(files: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "LIMIT", 8)
+    monkeypatch.setattr(cache, "LIMIT", 10)
+    asked(files[1:], 0)
     asked(files)
     with sqlite3.connect(folder / cache._NAME) as database:
         database.execute("update computed set used = used - 9")
@@ -179,7 +180,7 @@ def test_old_rows_go(files: list[Path], folder: Path, monkeypatch: pytest.Monkey
     for version in range(2, 4):
         asked(files, version)
     with sqlite3.connect(folder / cache._NAME) as database:
-        assert database.execute("select count(*) from computed").fetchone() == (6,)
+        assert database.execute("select count(*) from computed").fetchone() == (7,)
     database.close()
     assert asked(files)[1] == ["b ü.png", "c.png"]
 
