@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tracesight.data import sampling
+from tracesight.data import record, sampling
 from tracesight.data.random import order
 from tracesight.data.record import Annotation, Dataset, Record
 from tracesight.data.sampling import epoch_length, picture_weights, weighted_order
@@ -84,13 +84,15 @@ def test_weights_belong_to_the_subset_and_its_order() -> None:
 
 
 def test_each_record_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    original = Dataset.__getitem__
-    monkeypatch.setattr(Dataset, "__getitem__", lambda self, i: (seen.append(i), original(self, i))[1])
-    for kind in ("repeat_factor", "class_balanced"):
-        picture_weights(dataset_of(*TEN), kind, 0.5)
-        assert seen == list(range(10))
-        seen.clear()
+    dataset = dataset_of(*TEN)
+    ids, seen = [one.id for one in dataset], []
+    with monkeypatch.context() as patch:
+        original = record.unpacked
+        patch.setattr(record, "unpacked", lambda packed: (seen.append((read := original(packed)).id), read)[1])
+        for kind in ("repeat_factor", "class_balanced"):
+            picture_weights(dataset, kind, 0.5)
+            assert seen == ids
+            seen.clear()
 
 
 def test_uniform_is_none_and_an_epoch_is_every_picture() -> None:
