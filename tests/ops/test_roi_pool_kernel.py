@@ -61,7 +61,7 @@ def kernel(monkeypatch):
     monkeypatch.setattr(module, "_has_kernel", lambda device: True)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # what the kernel computes on a GPU is compared there; this changes only with the kernel
 @pytest.mark.skipif(INTERPRETED, reason="starts that process")
 def test_interpreted_kernels():
     if not interpreter_works():

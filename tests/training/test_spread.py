@@ -59,6 +59,7 @@ def test_batch_norm_takes_its_statistics_over_both(trays):
         assert b == pytest.approx(a, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.long  # in double precision every step is compared
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_the_first_step_in_single_precision(trays, how):
     alone, together = (
