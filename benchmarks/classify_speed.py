@@ -32,9 +32,9 @@ from figures import machine, photographs, row, run, show, write
 from torch import Tensor, nn
 
 import tracesight as ts
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset
 from tracesight.data.image_labels import ImageLabels
-from tracesight.data.record import Dataset
 from tracesight.recipes import classify
 from tracesight.recipes.around import open_run
 from tracesight.training.config import resolve

@@ -70,7 +70,7 @@ def prepare(folder: Path, pictures: int) -> dict[str, Any]:
     """Write the picture, and the labels as the arrays that a `Dataset` holds."""
     from PIL import Image
 
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
 
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "picture.jpg", quality=80)
@@ -104,8 +104,8 @@ def _records(path: Path, pictures: int) -> Iterator[Any]:
 
 def measure(folder: Path, one: bool, method: str, draws: int) -> list[dict[str, Any]]:
     """Private bytes of every worker after some batches: once for one record, else at several moments on the way."""
+    from tracesight.data.dataset import Dataset
     from tracesight.data.loader import training_batches
-    from tracesight.data.record import Dataset
     from tracesight.data.transforms import train_transform
 
     buffer, offsets = np.load(folder / "buffer.npy"), np.load(folder / "offsets.npy")

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from planted import CATEGORIES, HEIGHT, WIDTH
 
-from tracesight.data.record import Annotation, Dataset
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation
 
 
 def _renumbered(dataset: Dataset, rng: np.random.Generator) -> Dataset:

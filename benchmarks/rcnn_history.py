@@ -24,9 +24,9 @@ import torch
 from figures import data_folder, machine, row, run, show, write
 
 import tracesight as ts
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_splits, write_sets
 from tracesight.data.proposals import read_proposals
-from tracesight.data.record import Dataset
 from tracesight.predict import dataset_results
 from tracesight.predict.propose import propose
 from tracesight.recipes.detect import Config, train

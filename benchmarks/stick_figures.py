@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import write_sets
 from tracesight.data.formats.places import ALL
 from tracesight.data.points import Keypoints
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 
 POINTS = Keypoints(
     ("head", "neck", "hip", "left_hand", "right_hand", "left_foot", "right_foot"),

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 NAMES = {1: "bolt", 2: "nut"}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset
-from tracesight.data.record import Dataset
 from tracesight.scene.mask import Mask
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 from tracesight.data.checks.everything import check
 from tracesight.data.checks.labels import checked
 from tracesight.data.clip import within_reach
+from tracesight.data.dataset import Dataset
 from tracesight.data.leaves import labels_digest
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 
 H, W = 20, 30
 

@@ -12,9 +12,10 @@ import pytest
 from made_formats import MAKERS, WITH_OBJECTS
 from made_sets import make_set
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.diff import Difference, compare
 from tracesight.data.formats import read_sets, write_sets
-from tracesight.data.record import Annotation, Dataset
+from tracesight.data.record import Annotation
 from tracesight.scene.mask import Mask
 
 

@@ -13,9 +13,10 @@ from made_formats import MAKERS, NAMES, PICTURES, WITH_OBJECTS, make_maps, truth
 from made_sets import blob
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import FORMATS, read_dataset, read_sets, read_splits, write_sets
 from tracesight.data.loader import training_batches
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.data.transforms import train_transform
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.image_labels import ImageLabels, check_image_labels, image_labels
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 
 CATEGORIES = {3: "ant", 7: "bee"}

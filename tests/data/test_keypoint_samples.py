@@ -12,11 +12,12 @@ import yaml
 from PIL import Image
 
 from tracesight.data.batch import collate
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset, write_sets
 from tracesight.data.formats.places import ALL
 from tracesight.data.loader import training_batches
 from tracesight.data.points import PERSON, Keypoints, with_points
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.data.sample import Sample, load_sample
 from tracesight.data.transforms import (
     eval_transform,

@@ -19,9 +19,10 @@ from tracesight.data.checks.labels import LABEL_CHECKS, THOROUGH_CHECKS, checked
 from tracesight.data.checks.many import many
 from tracesight.data.checks.mask_in_box import mask_in_box
 from tracesight.data.checks.polygon_crossing import crossings, polygon_crossing
+from tracesight.data.dataset import Dataset
 from tracesight.data.points import Keypoints
 from tracesight.data.polygons import Polygons
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 POINTS = {2: Keypoints(("top", "left", "right"))}

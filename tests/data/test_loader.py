@@ -18,9 +18,10 @@ import torch
 from made_sets import make_set
 
 from tracesight.data.batch import Loaded
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_splits
 from tracesight.data.loader import training_batches, validation_batches
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.data.sample import Sample
 from tracesight.data.sampling import epoch_length, weighted_order
 from tracesight.data.transforms import Transform, eval_transform, train_transform
@@ -221,7 +222,8 @@ def test_the_room_is_imported_without_torch() -> None:
 WORKER_MEMORY = """
 import json, os, sys
 from pathlib import Path
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation, Record
 from tracesight.data.sample import Sample
 
 def private_kib():

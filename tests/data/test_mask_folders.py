@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import FORMATS, read_dataset, read_sets, write_sets
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 

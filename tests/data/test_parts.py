@@ -15,9 +15,10 @@ import pytest
 from made_formats import MAKERS
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_sets
 from tracesight.data.parts import Split, description, merged, split_dataset, write_split
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 
 CLASSES = {1: "bolt", 5: "nut", 9: "washer"}

@@ -11,9 +11,9 @@ import planted_sets
 import pytest
 
 from tracesight.data.checks.everything import Report, check
+from tracesight.data.dataset import Dataset
 from tracesight.data.fix import write_fixed
 from tracesight.data.formats import read_sets
-from tracesight.data.record import Dataset
 from tracesight.errors import UserError
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from tracesight.data import selective_search as search
 from tracesight.data.batch import collate, predict_batch
+from tracesight.data.dataset import Dataset
 from tracesight.data.loader import training_batches
 from tracesight.data.proposals import Row, read_proposals, write_proposals
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.data.sample import Sample
 from tracesight.data.transforms import flip_horizontal, flip_vertical, resize_crop, train_transform, transpose
 from tracesight.errors import UserError

@@ -11,9 +11,10 @@ import pytest
 from made_sets import make_set, write_json, write_set
 from pycocotools import mask as pycocotools_mask
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset
 from tracesight.data.polygons import Polygons
-from tracesight.data.record import Annotation, Dataset, Record, unpacked
+from tracesight.data.record import Annotation, Record, unpacked
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tracesight.data import record, sampling
+from tracesight.data import dataset as holder
+from tracesight.data import sampling
+from tracesight.data.dataset import Dataset
 from tracesight.data.random import order
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.data.sampling import epoch_length, picture_weights, weighted_order
 
 KNOWN_ORDER = [0, 2, 2, 4, 4, 4]
@@ -87,8 +89,8 @@ def test_each_record_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = dataset_of(*TEN)
     ids, seen = [one.id for one in dataset], []
     with monkeypatch.context() as patch:
-        original = record.unpacked
-        patch.setattr(record, "unpacked", lambda packed: (seen.append((read := original(packed)).id), read)[1])
+        original = holder.unpacked
+        patch.setattr(holder, "unpacked", lambda packed: (seen.append((read := original(packed)).id), read)[1])
         for kind in ("repeat_factor", "class_balanced"):
             picture_weights(dataset, kind, 0.5)
             assert seen == ids

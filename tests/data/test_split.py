@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tracesight.data.record import Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Record
 from tracesight.data.split import keyed_split
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracesight.data.record import Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Record
 from tracesight.data.sample import Sample
 from tracesight.data.tiles import SEAM_SHARE, Tiling, one_tile, tile_weights
 from tracesight.data.transforms import resize_crop

@@ -11,8 +11,9 @@ from PIL import Image
 from torchvision.transforms import functional as peer
 
 from tracesight.data.colour import LUMA
+from tracesight.data.dataset import Dataset
 from tracesight.data.loader import shuffled_batches
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.data.unlabelled import Unreadable, read_unlabelled
 from tracesight.data.view_batch import ViewBatches, finished
 from tracesight.data.views import LIFT, MATRIX, NUMBERS, SIGMA, SOLARISED, View, changed, cut

@@ -10,8 +10,8 @@ import pytest
 from made_formats import MAKERS, PICTURES, make_voc
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset, read_sets, read_splits, write_sets
-from tracesight.data.record import Dataset
 from tracesight.errors import UserError
 
 OBJECT = "<object><name>{name}</name>{flags}<bndbox>{box}</bndbox></object>"

@@ -9,10 +9,11 @@ import pytest
 from made_sets import make_set
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset, read_sets, write_sets
 from tracesight.data.formats.placing import Names, folder_names, free_name
 from tracesight.data.points import Keypoints
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 

@@ -12,10 +12,11 @@ from made_formats import PICTURES, make_yolo
 from made_sets import blob
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset, read_sets, write_sets
 from tracesight.data.formats.outlines import one_polygon, outline
 from tracesight.data.points import Keypoints
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 from tracesight.scene.mask import Mask
 

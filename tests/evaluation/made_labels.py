@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 SIDE = 260

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from made_labels import CATEGORIES, SIDE, annotation, ellipse, made, result
 
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation, Record
 from tracesight.evaluation import evaluate
 from tracesight.evaluation.coco import coco_truth
 

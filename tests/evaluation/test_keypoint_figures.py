@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.points import PERSON, Keypoints
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.errors import UserError
 from tracesight.evaluation import evaluate
 from tracesight.evaluation.keypoints import SIGMA, SIGMAS, sigmas_of

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from made_labels import SIDE, annotation, ellipse, made, result
 
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation, Record
 from tracesight.evaluation import evaluate, frequency_groups, table, training_pictures
 from tracesight.evaluation.coco import coco_truth, scored_positions
 from tracesight.evaluation.matching import IGNORED, matchings

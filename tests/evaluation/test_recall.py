@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation, Record
 from tracesight.evaluation.recall import proposal_recall
 
 HERE = Path(__file__)

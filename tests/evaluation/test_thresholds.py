@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from made_labels import SIDE, annotation, ellipse, made, result
 
-from tracesight.data.record import Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Record
 from tracesight.evaluation import at_threshold, operating_threshold
 from tracesight.evaluation.matching import FREE, IGNORED, greedy, matchings
 

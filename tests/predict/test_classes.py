@@ -11,8 +11,9 @@ from small_networks import picture
 from torchvision.transforms import v2
 
 import tracesight as ts
+from tracesight.data.dataset import Dataset
 from tracesight.data.image_labels import ImageLabels
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.errors import UserError
 from tracesight.predict import Failure, dataset_scores, write
 from tracesight.predict.classes import picture_scores

@@ -14,8 +14,9 @@ from small_networks import picture, small_bundle, small_model
 
 import tracesight as ts
 from tracesight import predict
+from tracesight.data.dataset import Dataset
 from tracesight.data.points import Keypoints
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.errors import PartialFailure, UserError
 from tracesight.scene import Scene
 

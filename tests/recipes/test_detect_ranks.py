@@ -16,8 +16,8 @@ import pytest
 from gloo_ranks import on_ranks
 from small_runs import checkpoints, command, course, python, reached, run, small, step_of, without_report
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_splits
-from tracesight.data.record import Dataset
 from tracesight.training import validate
 from tracesight.training.progress import Display
 from tracesight.training.ranks import Ranks

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 SIDE = 120

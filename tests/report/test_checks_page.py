@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from tracesight.data.checks.everything import Report
+from tracesight.data.dataset import Dataset
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.report.checks import SIDE, thumbnail, write_check_page
 
 KIND = Kind("box-bad", "error", "boxes that are bad", "draw it anew with `tool`", "removed")

@@ -8,8 +8,9 @@ import torch
 from small_networks import picture
 
 import tracesight as ts
+from tracesight.data.dataset import Dataset
 from tracesight.data.image_labels import ImageLabels
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.evaluation import evaluate_classes
 from tracesight.report import html
 from tracesight.report.classes import class_shots

@@ -10,9 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from tracesight.data.checks.everything import Report
+    from tracesight.data.dataset import Dataset
     from tracesight.data.finding import Finding, Kind
     from tracesight.data.fix import Fixed
-    from tracesight.data.record import Dataset
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 

@@ -13,7 +13,7 @@ from tracesight.cli.options import Device, Nms, Precision, Proposals, Tile, Tile
 
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
     from tracesight.training.ranks import Ranks
 
 

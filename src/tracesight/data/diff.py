@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.places import ALL
-from tracesight.data.record import Annotation, Box, Dataset, Record
+from tracesight.data.record import Annotation, Box, Record
 from tracesight.lineage.compare import Change, Place, category_changes, pairs_of, picture_changes, renames
 from tracesight.lineage.manifest import picture_leaf
 from tracesight.lineage.merkle import root

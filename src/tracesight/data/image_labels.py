@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tracesight.data.record import Dataset, Record
+from tracesight.data.dataset import Dataset
+from tracesight.data.record import Record
 from tracesight.errors import UserError
 
 

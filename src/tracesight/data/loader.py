@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from tracesight.data.batch import Batch, Loaded, Targets, collate
+from tracesight.data.dataset import Dataset
 from tracesight.data.points import Keypoints
 from tracesight.data.random import generator, order
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.data.sample import load_sample
 from tracesight.data.sampling import epoch_length, weighted_order
 from tracesight.data.transforms import Transform

@@ -14,13 +14,14 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from tracesight import __version__
+from tracesight.data.dataset import Dataset
 from tracesight.data.digests import Facts, file_facts
 from tracesight.data.exif import Exif
 from tracesight.data.finding import Finding
 from tracesight.data.formats.files import files_below
 from tracesight.data.leaves import labels_digest
 from tracesight.data.pictures import PICTURE_SUFFIXES
-from tracesight.data.record import FIELDS_OF_ANNOTATION, Dataset, Plain, Record
+from tracesight.data.record import FIELDS_OF_ANNOTATION, Plain, Record
 from tracesight.errors import UserError
 from tracesight.lineage.manifest import (
     ALL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tracesight.data.record import Dataset
+from tracesight.data.dataset import Dataset
 
 OBJECT = {1: "object"}
 

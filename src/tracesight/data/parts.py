@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from tracesight.data.crew import all_cores, crew
+from tracesight.data.dataset import Dataset
 from tracesight.data.facts import facts_of
 from tracesight.data.formats import writer_of
 from tracesight.data.formats.placing import written_whole
 from tracesight.data.phash import NEAR, near_pairs
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.data.stratify import stratify
 from tracesight.data.units import groups_of, units_of
 from tracesight.errors import UserError

@@ -10,7 +10,7 @@ from tracesight.errors import UserError
 from tracesight.scene.scene import Keypoint
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tracesight.data.record import Dataset
+from tracesight.data.dataset import Dataset
 from tracesight.errors import UserError
 
 FORMAT, VERSION = "tracesight-proposals", "1"

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.random import generator, order
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 
 KINDS = ("uniform", "repeat_factor", "class_balanced")
 

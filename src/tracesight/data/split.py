@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.random import generator
-from tracesight.data.record import Dataset
 
 
 def keyed_split(dataset: Dataset, seed: int, share: float = 0.2) -> tuple[Dataset, Dataset | None]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tracesight.data.channels import unit
+from tracesight.data.dataset import Dataset
 from tracesight.data.pictures import open_picture
 from tracesight.data.random import generator
-from tracesight.data.record import Dataset
 
 PICTURES = 256  # at most so many are looked at
 _LEAST = 1e-5  # of a deviation, less than a step of 16 bits: below it a channel is constant, and is not blown up

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracesight.data.record import Dataset
+from tracesight.data.dataset import Dataset
 from tracesight.data.sample import Sample
 from tracesight.data.transforms import Transform, Window, resize_crop
 

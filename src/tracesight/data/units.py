@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.files import read_text
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.errors import UserError
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import FORMATS, read_sets
 from tracesight.data.formats.files import files_below
 from tracesight.data.formats.places import ALL, BARE, Data, Place, places_of
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.errors import UserError
 
 T = TypeVar("T")

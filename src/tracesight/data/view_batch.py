@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tracesight.data.batch import Batch
+from tracesight.data.dataset import Dataset
 from tracesight.data.kept import KeptPictures
 from tracesight.data.random import generator
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.data.views import View, changed
 from tracesight.errors import UserError
 

@@ -33,7 +33,8 @@ from tracesight.evaluation.frequency import frequency_groups
 from tracesight.scene.mask import Mask
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Annotation, Dataset, Record
+    from tracesight.data.dataset import Dataset
+    from tracesight.data.record import Annotation, Record
 
 KINDS = ("bbox", "segm")
 EVERY_KIND = (*KINDS, "keypoints")

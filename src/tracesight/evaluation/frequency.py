@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
 
 # Least and most training pictures of each group.
 BOUNDS = {"rare": (1, 10), "common": (11, 100), "frequent": (101, float("inf"))}

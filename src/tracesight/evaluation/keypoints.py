@@ -22,8 +22,8 @@ from tracesight.errors import UserError
 from tracesight.evaluation.coco import IOU50, IOU75, accumulate, class_names, mean, regions, truth_row
 
 if TYPE_CHECKING:
+    from tracesight.data.dataset import Dataset
     from tracesight.data.points import Keypoints
-    from tracesight.data.record import Dataset
 
 LIMIT = 20
 SIGMA = 0.05

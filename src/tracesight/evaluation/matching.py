@@ -16,7 +16,7 @@ import numpy as np
 from tracesight.evaluation.coco import check_results, coco_truth, scored_positions
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
 
 FREE, IGNORED = -1, -2
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
 
 LIMITS = (100, 300, 1000)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)

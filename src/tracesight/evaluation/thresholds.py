@@ -14,7 +14,7 @@ import numpy as np
 from tracesight.evaluation.matching import IGNORED, matchings
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
 
 DEFAULT_THRESHOLD = 0.5
 

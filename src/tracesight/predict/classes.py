@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from tracesight.bundle import UNUSED, Bundle
+from tracesight.data.dataset import Dataset
 from tracesight.data.image_labels import ImageLabels
 from tracesight.data.pictures import open_picture
-from tracesight.data.record import Dataset
 from tracesight.data.whole import VIEWS, unit, views_of
 from tracesight.errors import UserError
 from tracesight.lineage import file_digest

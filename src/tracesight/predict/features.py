@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from tracesight.bundle import Bundle
+from tracesight.data.dataset import Dataset
 from tracesight.data.kept import KeptPictures
-from tracesight.data.record import Dataset
 from tracesight.data.whole import centre_view, unit
 from tracesight.errors import UserError
 from tracesight.models.encode import pooled, width_of

@@ -23,7 +23,7 @@ from tracesight.scene import Scene, write_categories_csv, write_csv
 from tracesight.scene.values import write_whole
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Dataset
+    from tracesight.data.dataset import Dataset
 
 EVALUATION_THRESHOLD = 0.05  # least score that figures are made from
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,21 +18,63 @@ from tracesight.data.sampling import epoch_length
 from tracesight.report.html import duration
 from tracesight.report.run import write_run
 from tracesight.training.begin import begin
-from tracesight.training.board import open_board
+from tracesight.training.board import open_board, require_tensorboard
 from tracesight.training.checkpoint import NOTHING, load_newest
-from tracesight.training.folder import compare_identity, write_config, write_metrics
+from tracesight.training.folder import check_run_folder, compare_identity, write_config, write_metrics
 from tracesight.training.history import History
 from tracesight.training.lock import held
 from tracesight.training.measure import Validation
 from tracesight.training.optim import build_optimiser
-from tracesight.training.precision import autocast_dtype, describe
+from tracesight.training.precision import autocast_dtype, describe, repeatable
 from tracesight.training.prepare import Splits
-from tracesight.training.progress import Display
-from tracesight.training.ranks import Ranks, of_first
+from tracesight.training.progress import Display, Say
+from tracesight.training.ranks import Ranks, joined, of_first
 from tracesight.training.run import Run
 from tracesight.training.schedules import learning_rate
-from tracesight.training.signals import Stop
+from tracesight.training.signals import Stop, listening
 from tracesight.training.watch import NORM
+
+
+class Opening(NamedTuple):
+    """What a training has before it looks at its data."""
+
+    ranks: Ranks
+    device: torch.device
+    stop: Stop
+    display: Display
+
+    def finished(
+        self, out: Path, config: BaseModel, *, resume: bool, allow: Sequence[str] = ()
+    ) -> dict[str, Any] | None:
+        """The metrics of the run in `out` where it is finished, which is said. Raises what `check_run_folder` does."""
+        metrics = of_first(self.ranks, lambda: check_run_folder(out, config, resume=resume, allow=allow))
+        if metrics is not None:
+            self.display.say(f"the run in {out} is finished: nothing to do")
+        return metrics
+
+
+@contextmanager
+def opened(config: Opens, progress: Say | None) -> Iterator[Opening]:
+    """Processes joined, signals heard, arithmetic made repeatable, until the end of the block."""
+    with (
+        joined(config.device) as (ranks, device),
+        listening(at_once=ranks.count == 1) as stop,
+        repeatable(device, config.threads),
+    ):
+        if config.tensorboard:
+            require_tensorboard()
+        yield Opening(ranks, device, stop, Display(progress, quiet=not ranks.first))
+
+
+class Opens(Protocol):
+    """The keys of a recipe that say where it runs."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def tensorboard(self) -> bool: ...
 
 
 class Schedule(Protocol):

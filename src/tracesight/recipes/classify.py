@@ -28,19 +28,17 @@ from tracesight.data.whole import TrainView
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
 from tracesight.models.pixels import pixel_statistics, remember_pixels
-from tracesight.recipes.around import begin_run, finish, open_run, rate_of
-from tracesight.training.board import require_tensorboard
+from tracesight.recipes.around import begin_run, finish, open_run, opened, rate_of
 from tracesight.training.classification import LOSS, class_losses, figures_of, validate_classes
-from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
 from tracesight.training.initial import build_classifier, freeze, widened
 from tracesight.training.measure import Validation, measure
-from tracesight.training.precision import autocast, autocast_dtype, repeatable
+from tracesight.training.precision import autocast, autocast_dtype
 from tracesight.training.prepare import Data, Splits, read_labelled
 from tracesight.training.progress import Display, Say
-from tracesight.training.ranks import Ranks, joined, of_first
+from tracesight.training.ranks import Ranks, of_first
 from tracesight.training.run import Run, due, kept
-from tracesight.training.signals import Stop, listening
+from tracesight.training.signals import Stop
 from tracesight.training.steps import steps, update
 from tracesight.training.watch import NORM, LossWatch
 
@@ -151,20 +149,12 @@ def train(
     categories are then those of their picture.
     """
     out = Path(out)
-    with (
-        joined(config.device) as (ranks, device),
-        listening(at_once=ranks.count == 1) as stop,
-        repeatable(device, config.threads),
-    ):
-        display = Display(progress, quiet=not ranks.first)
-        if config.tensorboard:
-            require_tensorboard()
+    with opened(config, progress) as opening:
+        ranks, device, stop, display = opening
         begun = load(init) if init is not None else None
         config, note = begun_with(config, begun), widened(begun, config.in_channels)
-        finished = of_first(ranks, lambda: check_run_folder(out, config, resume=resume, allow=beside))
-        if finished is not None:
-            display.say(f"the run in {out} is finished: nothing to do")
-            return finished
+        if (metrics := opening.finished(out, config, resume=resume, allow=beside)) is not None:
+            return metrics
         splits = read_labelled(
             data, config.seed, masks=False, channels=config.in_channels, display=display, ranks=ranks, format=format,
             allow=allow, needs="image labels",

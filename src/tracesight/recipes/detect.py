@@ -19,9 +19,9 @@ from torch import nn
 
 from tracesight.bundle import Bundle, load
 from tracesight.data.batch import Loaded
+from tracesight.data.dataset import Dataset
 from tracesight.data.loader import training_batches
 from tracesight.data.one_class import one_class
-from tracesight.data.record import Dataset
 from tracesight.data.sampling import picture_weights
 from tracesight.data.tiles import Tiling, one_tile, tile_weights
 from tracesight.data.transforms import LARGE_SCALES, large_scale_jitter, train_transform
@@ -29,9 +29,7 @@ from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
 from tracesight.models.keypoint_head import keypoints_of
 from tracesight.models.proposals import GivenProposals, proposes_only
-from tracesight.recipes.around import begin_run, finish, open_run, rate_of
-from tracesight.training.board import require_tensorboard
-from tracesight.training.folder import check_run_folder
+from tracesight.recipes.around import begin_run, finish, open_run, opened, rate_of
 from tracesight.training.history import History
 from tracesight.training.initial import (
     build_detector,
@@ -43,12 +41,12 @@ from tracesight.training.initial import (
     widened,
 )
 from tracesight.training.measure import Validation, measure
-from tracesight.training.precision import autocast, autocast_dtype, repeatable
+from tracesight.training.precision import autocast, autocast_dtype
 from tracesight.training.prepare import Data, Splits, read_labelled, with_proposals
 from tracesight.training.progress import Display, Say
-from tracesight.training.ranks import Ranks, joined, of_first
+from tracesight.training.ranks import Ranks, of_first
 from tracesight.training.run import Run, due, kept
-from tracesight.training.signals import Stop, listening
+from tracesight.training.signals import Stop
 from tracesight.training.steps import steps, update
 from tracesight.training.validate import FIGURES, kinds_of, proposal_figures, validate
 from tracesight.training.watch import NORM, LossWatch
@@ -174,21 +172,13 @@ def train(
         PartialFailure: a loss that is not finite; step, pictures and the saved batch are named.
     """
     out = Path(out)
-    with (
-        joined(config.device) as (ranks, device),
-        listening(at_once=ranks.count == 1) as stop,
-        repeatable(device, config.threads),
-    ):
-        display = Display(progress, quiet=not ranks.first)
-        if config.tensorboard:
-            require_tensorboard()
+    with opened(config, progress) as opening:
+        ranks, device, stop, display = opening
         begun = load(init) if init is not None else None
         args = detector_args(config.model, config.model_args, begun, config.in_channels)
         config, note = config.model_copy(update={"model_args": args}), widened(begun, config.in_channels)
-        finished = of_first(ranks, lambda: check_run_folder(out, config, resume=resume, allow=beside))
-        if finished is not None:
-            display.say(f"the run in {out} is finished: nothing to do")
-            return finished
+        if (metrics := opening.finished(out, config, resume=resume, allow=beside)) is not None:
+            return metrics
         masks, channels = config.model.startswith("mask_"), config.in_channels
         splits = read_labelled(
             data, config.seed, masks=masks, channels=channels, display=display, ranks=ranks, format=format, allow=allow,

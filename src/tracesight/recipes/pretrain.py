@@ -26,21 +26,19 @@ from tracesight.lineage.record import run_record
 from tracesight.models.build import build
 from tracesight.models.encode import gathered_rows
 from tracesight.models.methods import METHODS, build_method, numbers_of
-from tracesight.recipes.around import begin_run, finish, open_run, rate_of
+from tracesight.recipes.around import begin_run, finish, open_run, opened, rate_of
 from tracesight.training import collapse
-from tracesight.training.board import require_tensorboard
-from tracesight.training.folder import check_run_folder
 from tracesight.training.history import History
 from tracesight.training.measure import Validation, measure
 from tracesight.training.nearest import Known, known_pictures, look_around
-from tracesight.training.precision import autocast, autocast_dtype, repeatable
+from tracesight.training.precision import autocast, autocast_dtype
 from tracesight.training.prepare import Data, Splits
 from tracesight.training.pretraining import made_of
 from tracesight.training.progress import Display, Say
-from tracesight.training.ranks import Ranks, joined, of_first
+from tracesight.training.ranks import Ranks, of_first
 from tracesight.training.run import Run, due, kept
 from tracesight.training.schedules import key_momentum
-from tracesight.training.signals import Stop, listening
+from tracesight.training.signals import Stop
 from tracesight.training.steps import steps, update
 from tracesight.training.unlabelled import read_pictures
 from tracesight.training.watch import NORM, LossWatch
@@ -152,18 +150,10 @@ def train(
     Raises UserError as `detect.train` does, and for data that does not fit the keys.
     """
     out = Path(out)
-    with (
-        joined(config.device) as (ranks, device),
-        listening(at_once=ranks.count == 1) as stop,
-        repeatable(device, config.threads),
-    ):
-        display = Display(progress, quiet=not ranks.first)
-        if config.tensorboard:
-            require_tensorboard()
-        finished_before = of_first(ranks, lambda: check_run_folder(out, config, resume=resume))
-        if finished_before is not None:
-            display.say(f"the run in {out} is finished: nothing to do")
-            return finished_before
+    with opened(config, progress) as opening:
+        ranks, device, stop, display = opening
+        if (metrics := opening.finished(out, config, resume=resume)) is not None:
+            return metrics
         unreadable = Unreadable(config.broken)
         splits = read_pictures(data, format, config.image_size, unreadable, display)
         run = start(config, splits, device, ranks, stop)

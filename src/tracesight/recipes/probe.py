@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from tracesight.bundle import Bundle, load
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_splits
-from tracesight.data.record import Dataset
 from tracesight.errors import UserError
 from tracesight.evaluation.knn import accuracy, neighbours, votes
 from tracesight.evaluation.ridge import ridge

@@ -19,8 +19,9 @@ from tracesight.report.page import listed, made_with, shots, thousands, tiles_of
 
 if TYPE_CHECKING:
     from tracesight.data.checks.everything import Report
+    from tracesight.data.dataset import Dataset
     from tracesight.data.finding import Finding, Kind
-    from tracesight.data.record import Annotation, Box, Dataset, Record
+    from tracesight.data.record import Annotation, Box, Record
 
 SHOTS = 12  # pictures of a kind, spread evenly over what was found
 LINES = 200  # findings of a kind that are written out

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tracesight.bundle import Bundle
 from tracesight.data.channels import as_rgb
+from tracesight.data.dataset import Dataset
 from tracesight.data.pictures import open_picture
-from tracesight.data.record import Dataset
 from tracesight.evaluation.table import IMAGE_CLASS_FIGURES, IMAGE_FIGURES, figure
 from tracesight.ops.chances import probabilities
 from tracesight.report.gallery import Shot

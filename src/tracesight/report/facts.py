@@ -11,8 +11,8 @@ from tracesight.evaluation.coco import UNUSED, class_names
 from tracesight.report.gallery import Shot
 
 if TYPE_CHECKING:
+    from tracesight.data.dataset import Dataset
     from tracesight.data.image_labels import ImageLabels
-    from tracesight.data.record import Dataset
 
 
 @dataclass(frozen=True)

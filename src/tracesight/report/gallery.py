@@ -19,7 +19,8 @@ from tracesight.scene.mask import Mask
 from tracesight.scene.scene import SceneObject
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Annotation, Dataset, Record
+    from tracesight.data.dataset import Dataset
+    from tracesight.data.record import Annotation, Record
 
 Result = Mapping[str, Any]
 

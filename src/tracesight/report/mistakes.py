@@ -19,7 +19,8 @@ from tracesight.evaluation.matching import FREE, Matching, matchings
 from tracesight.scene.mask import Mask
 
 if TYPE_CHECKING:
-    from tracesight.data.record import Annotation, Dataset, Record
+    from tracesight.data.dataset import Dataset
+    from tracesight.data.record import Annotation, Record
 
 Result = Mapping[str, Any]
 Box = tuple[float, float, float, float]

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from tracesight.data.channels import as_rgb
+from tracesight.data.dataset import Dataset
 from tracesight.data.pictures import open_picture
-from tracesight.data.record import Dataset
 from tracesight.evaluation.table import figure
 from tracesight.report.gallery import Shot
 from tracesight.training.nearest import Found

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tracesight.bundle import Bundle
+from tracesight.data.dataset import Dataset
 from tracesight.data.image_labels import ImageLabels, image_labels
-from tracesight.data.record import Dataset
 from tracesight.lineage.record import versions
 from tracesight.report.classes import class_shots
 from tracesight.report.curves import draw_curves

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from tracesight.bundle import Bundle
 from tracesight.data.batch import Loaded
+from tracesight.data.dataset import Dataset
 from tracesight.data.image_labels import ImageLabels
-from tracesight.data.record import Dataset
 from tracesight.evaluation import best_temperature, evaluate_classes
 from tracesight.models.pixels import standardised
 from tracesight.ops.chances import probabilities

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.points import Keypoints
-from tracesight.data.record import Dataset
 from tracesight.data.statistics import channel_spread
 from tracesight.errors import UserError
 from tracesight.models.build import CATALOGUE, build

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 
 from tracesight.bundle import Bundle
+from tracesight.data.dataset import Dataset
 from tracesight.data.image_labels import ImageLabels
-from tracesight.data.record import Dataset
 from tracesight.evaluation.knn import Neighbours, accuracy, neighbours, votes
 from tracesight.predict.features import dataset_features
 from tracesight.training.measure import Validation

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 from tracesight.data.checks.everything import check
 from tracesight.data.checks.mask_missing import with_masks
+from tracesight.data.dataset import Dataset
 from tracesight.data.finding import notes_of, refuse
 from tracesight.data.formats import read_splits
 from tracesight.data.kinds import check_codes
 from tracesight.data.manifest import roots_of_set
 from tracesight.data.points import with_points
 from tracesight.data.proposals import ProposalSet, read_proposals
-from tracesight.data.record import Dataset
 from tracesight.errors import UserError
 from tracesight.evaluation.frequency import training_pictures
 from tracesight.lineage.record import split_record

@@ -11,9 +11,9 @@ from torch import nn
 
 from tracesight.bundle import Bundle
 from tracesight.data.batch import Loaded
+from tracesight.data.dataset import Dataset
 from tracesight.data.loader import validation_batches
 from tracesight.data.proposals import ProposalSet
-from tracesight.data.record import Dataset
 from tracesight.data.transforms import eval_transform
 from tracesight.evaluation import evaluate, operating_threshold, proposal_recall
 from tracesight.evaluation.recall import LIMITS

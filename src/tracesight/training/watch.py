@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tracesight.data.batch import Loaded
-from tracesight.data.record import Dataset
+from tracesight.data.dataset import Dataset
 from tracesight.errors import NotFiniteError
 from tracesight.ops.collectives import alone
 from tracesight.training.diagnose import first_bad_input, first_bad_tensor

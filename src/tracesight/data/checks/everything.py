@@ -32,10 +32,11 @@ from tracesight.data.checks.picture_unreadable import picture_unreadable
 from tracesight.data.checks.survey import Objects, SetCheck, SetsCheck, Survey
 from tracesight.data.checks.unlabelled import unlabelled
 from tracesight.data.crew import Share, all_cores, crew
+from tracesight.data.dataset import Dataset
 from tracesight.data.facts import Facts, facts_of
 from tracesight.data.finding import SEVERITIES, Finding, Kind
 from tracesight.data.many import no_collection
-from tracesight.data.record import Dataset, Record, unpacked
+from tracesight.data.record import Record, unpacked
 
 PICTURE_CHECKS: tuple[PictureCheck, ...] = (picture_missing, picture_unreadable, picture_rotated, picture_size)
 SET_CHECKS: tuple[SetCheck, ...] = (
@@ -103,17 +104,13 @@ def check(
         tell = partial(progress, "pictures") if progress is not None else None
         known = dict(zip(unique, facts_of(unique, share, tell, fresh)))
         facts = {name: [known[path] for path in some] for name, some in paths.items()}
-        once = {
-            (dataset.path, *paths[name]): name for name, dataset in reversed([*sets.items()])
-        }  # the first name of each
+        first: dict[tuple[Any, ...], str] = {}  # a set that is given twice is looked at once, under its first name
+        called = {name: first.setdefault((dataset.path, *paths[name]), name) for name, dataset in sets.items()}
         parts = _look(
-            {name: sets[name] for name in reversed([*once.values()])}, facts, share,
-            partial(_examine, channels, mend_warnings), partial(progress, "labels") if progress is not None else None,
+            {name: sets[name] for name in first.values()}, facts, share, partial(_examine, channels, mend_warnings),
+            partial(progress, "labels") if progress is not None else None,
         )  # fmt: skip
-    surveys = {}
-    for name, dataset in sets.items():
-        some = parts[once[dataset.path, *paths[name]]]
-        surveys[name] = _survey(name, dataset, facts[name], some)
+    surveys = {name: _survey(name, dataset, facts[name], parts[called[name]]) for name, dataset in sets.items()}
     findings += (
         replace(finding, split=name) for name, some in parts.items() for part in some for finding in part.findings
     )

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from tracesight.data.checks.label_check import Labels, finding
 from tracesight.data.checks.survey import Survey
+from tracesight.data.dataset import Dataset
 from tracesight.data.finding import Finding, Kind
-from tracesight.data.record import Annotation, Dataset
+from tracesight.data.record import Annotation
 from tracesight.errors import UserError
 
 KIND = Kind("mask-missing", "warning", "objects without a mask where others have one",

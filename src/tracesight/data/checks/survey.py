@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.facts import Facts
 from tracesight.data.finding import Change, Finding, Kind
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 
 
 @dataclass(frozen=True)

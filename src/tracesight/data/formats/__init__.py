@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from tracesight.data.checks.labels import LABEL_CHECKS, checked
+from tracesight.data.dataset import Dataset
 from tracesight.data.finding import Finding, notes_of, refuse
 from tracesight.data.formats import bare, coco, image_folder, labelme, masks, voc, yolo
 from tracesight.data.formats.places import ALL, Data, Place, one_place, places_of
 from tracesight.data.formats.placing import written_whole
 from tracesight.data.formats.reading import Format, Reading
 from tracesight.data.many import no_collection
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.data.split import keyed_split
 from tracesight.errors import UserError
 

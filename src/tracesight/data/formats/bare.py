@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.files import files_below, files_in, folders_in, is_ours, pictures_below
 from tracesight.data.formats.image_folder import NOT_CATEGORIES
 from tracesight.data.formats.losses import losses
@@ -13,7 +14,7 @@ from tracesight.data.formats.placing import Names, place, renamed
 from tracesight.data.formats.reading import Format, Reading, bad_picture
 from tracesight.data.formats.yolo_places import has_labels
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.errors import UserError
 
 # Files that may hold labels of some format, read here or not: a folder with one of them is not bare.

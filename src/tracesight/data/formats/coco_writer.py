@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.losses import OF_OBJECTS, OF_PICTURES, OF_SETS, losses
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import Names, place, renamed
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 NO_PLACE = {"categories of a picture as a whole"}

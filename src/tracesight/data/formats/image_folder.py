@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.finding import Finding
 from tracesight.data.formats.files import files_below, files_in, folders_in, is_ours, pictures_below
 from tracesight.data.formats.losses import counted, losses
@@ -13,7 +14,7 @@ from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import Names, folder_names, place, renamed
 from tracesight.data.formats.reading import UNLABELLED, Format, Numbers, Reading, bad_picture
 from tracesight.data.pictures import PICTURE_SUFFIXES, picture_size
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.errors import UserError
 
 # Folders that mean something in another format, and files that hold labels.

@@ -12,11 +12,12 @@ from typing import Any
 
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.outlines import APART
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import Names, place, renamed
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 from tracesight.scene.mask import Mask
 
 KEPT = {

@@ -8,11 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.outlines import APART
 from tracesight.data.formats.places import folder_of
 from tracesight.data.formats.placing import Names, folder_names, free_name, place, renamed
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 
 OBJECT = "object"
 KEPT = {"objects", "masks of objects", "the mark of crowds", "the mark of difficult objects"}

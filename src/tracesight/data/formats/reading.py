@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracesight.data.checks import picture_missing, picture_unreadable
+from tracesight.data.dataset import Dataset
 from tracesight.data.finding import Finding, Kind
 from tracesight.data.pictures import picture_size
 from tracesight.data.points import Keypoints
-from tracesight.data.record import Dataset, Record
+from tracesight.data.record import Record
 from tracesight.errors import UserError
 
 

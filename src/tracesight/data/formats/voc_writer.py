@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.losses import counted, losses
 from tracesight.data.formats.places import ALL
 from tracesight.data.formats.placing import Names, place, renamed
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 
 BORDER = 255  # belongs to no object
 KEPT = {

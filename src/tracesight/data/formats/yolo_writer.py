@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats.losses import categories_of, counted, losses
 from tracesight.data.formats.outlines import APART, one_polygon
 from tracesight.data.formats.places import ALL, folder_of
 from tracesight.data.formats.placing import Names, place, renamed
 from tracesight.data.formats.yolo_places import label_of
-from tracesight.data.record import Annotation, Dataset, Record
+from tracesight.data.record import Annotation, Record
 
 KEPT = {"objects", "the mark of crowds", "the mark of difficult objects"}  # the marks have a sentence of their own
 MASKS, POINTS = {"masks of objects"}, {"keypoints of objects", "names of keypoints"}
