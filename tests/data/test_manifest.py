@@ -35,6 +35,24 @@ def made(data: Path, **asked: Any) -> Manifest:
     return manifest_of(sets, base_of(data, sets), Asked(**asked), findings)
 
 
+def test_processes_that_share_the_look_tell_the_same(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of two sets; of the five objects of each some are drawn by two persons, with tools, at times."""
+
+    def drawn(content: dict[str, Any]) -> None:
+        for number, one in enumerate(content["annotations"]):
+            one |= {"annotator": f"person {number % 2}", "tool": f"tool {number % 3}", "time": f"2024-05-0{1 + number}"}
+
+    for split in ("train", "val"):
+        changed(data / split, drawn)
+    alone = made(data)
+    assert alone.annotators and alone.tools
+    monkeypatch.setattr("tracesight.data.manifest._MANY", 2)
+    monkeypatch.setattr("tracesight.data.manifest._AT_ONCE", 2)
+    sets, findings = read_sets(data)
+    shared = manifest_of(sets, base_of(data, sets), Asked(), findings, processes=True)
+    assert shared.dump() == alone.dump()
+
+
 def changed(folder: Path, change: Any) -> None:
     """Read instances.json, hand it to `change`, write it back."""
     content = json.loads((folder / "instances.json").read_text())

@@ -116,10 +116,12 @@ def _settled(before: _Stamp | None, path: str, now: int) -> bool:
 def _keys(names: list[str], kind: str, version: int) -> list[bytes]:
     """Digests of what the values belong to. Without Path, which would take longer than all else here."""
     here, keys = "", []
+    absolute = os.sep == "/"  # elsewhere a name that begins with it lacks the drive
     with suppress(OSError):  # the folder that the process is in may be gone
         here = os.getcwd()  # noqa: PTH109
     for name in names:
-        text = f"{kind}\0{version}\0{os.path.join(here, name)}"  # noqa: PTH118
+        whole = name if absolute and name.startswith("/") else os.path.join(here, name)  # noqa: PTH118
+        text = f"{kind}\0{version}\0{whole}"
         keys.append(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
     return keys
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any, Protocol
 
 from tracesight.errors import PartialFailure
@@ -34,8 +35,8 @@ def all_cores() -> int:
 def crew(workers: int) -> Iterator[Share]:
     """`workers` processes that share tasks; fewer than two are this one.
 
-    They start with the first tasks that are many. Tasks are drawn as results are taken, so that neither fills the
-    memory. Raises PartialFailure where one of them has died.
+    They start with the first tasks that are many. A few tasks are under way from then on, and others are drawn as
+    results are taken, so that neither fills the memory. Raises PartialFailure where one of them has died.
     """
     pools: list[ProcessPoolExecutor] = []
 
@@ -56,15 +57,22 @@ def crew(workers: int) -> Iterator[Share]:
 
 def _in_order(pool: ProcessPoolExecutor, most: int, work: Work, tasks: Iterable[Any]) -> Iterator[Any]:
     ahead: deque[Future[Any]] = deque()
-    try:
-        for task in tasks:
+    rest = iter(tasks)
+
+    def fill() -> None:
+        for task in islice(rest, most - len(ahead)):
             ahead.append(pool.submit(work, task))
-            if len(ahead) >= most:
+
+    def results() -> Iterator[Any]:
+        try:
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    except BrokenProcessPool:
-        raise PartialFailure("a process that reads pictures has died (out of memory?); take --workers 0") from None
+                fill()
+        except BrokenProcessPool:
+            raise PartialFailure("a process that reads pictures has died (out of memory?); take --workers 0") from None
+
+    fill()  # at once: whoever asks for the results later has them done meanwhile
+    return results()
 
 
 @contextlib.contextmanager

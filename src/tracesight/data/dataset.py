@@ -115,6 +115,13 @@ class Dataset:
         """The records at these positions, in this order; the buffer is shared."""
         return replace(self, order=self.order[np.asarray(indices, np.int64)])
 
+    def part(self, start: int, stop: int) -> Dataset:
+        """The records from one position to another in a buffer of their own, to be sent to another process."""
+        packed = [self.packed(index) for index in range(start, min(stop, len(self)))]
+        offsets = np.cumsum([0, *map(len, packed)], dtype=np.int64)
+        buffer = np.frombuffer(b"".join(packed), np.uint8)
+        return replace(self, buffer=buffer, offsets=offsets, order=np.arange(len(packed), dtype=np.int64))
+
     def evenly(self, count: int) -> Dataset:
         """`count` records at most, at even distances: folders come one after another, and each gets its share."""
         count = min(count, len(self))

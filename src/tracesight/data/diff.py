@@ -10,9 +10,8 @@ import numpy as np
 from tracesight.data.dataset import Dataset
 from tracesight.data.formats.places import ALL
 from tracesight.data.record import Annotation, Box, Record
+from tracesight.lineage import manifest
 from tracesight.lineage.compare import Change, Place, category_changes, pairs_of, picture_changes, renames
-from tracesight.lineage.manifest import picture_leaf
-from tracesight.lineage.merkle import root
 
 TOLERANCE = 0.5  # pixels that a corner may lie elsewhere, which is what formats round to
 MASK_IOU = 0.99  # what masks must share to count as the same
@@ -66,7 +65,7 @@ def compare(
 def pictures_root(sets: Mapping[str, Dataset]) -> bytes:
     """The root of pictures that a manifest would have."""
     digests = (digest for dataset in sets.values() for digest in dataset.picture_digests)
-    return bytes.fromhex(root(map(picture_leaf, digests)))
+    return bytes.fromhex(manifest.pictures_root(digests))
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracesight.data.cache import cached
 from tracesight.data.exif import Exif, read_exif
@@ -25,8 +24,7 @@ _MANY = 4000  # files from which processes pay
 _Row = tuple[str, int, dict[str, Any] | None]  # sha256, bytes, fields of Exif
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """sha256: 64 hex digits, of the file's bytes. bytes: how many. exif: None where the file holds none."""
 
     sha256: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,15 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from tracesight import __version__
+from tracesight.data.crew import all_cores, crew
 from tracesight.data.dataset import Dataset
 from tracesight.data.digests import Facts, file_facts
 from tracesight.data.exif import Exif
 from tracesight.data.finding import Finding
 from tracesight.data.formats.files import files_below
 from tracesight.data.leaves import labels_digest
+from tracesight.data.look import Counts, Work, add_label_file, has_masks, joined, look
 from tracesight.data.pictures import PICTURE_SUFFIXES
-from tracesight.data.record import FIELDS_OF_ANNOTATION, Plain, Record
 from tracesight.errors import UserError
 from tracesight.lineage.manifest import (
     ALL,
@@ -36,17 +37,16 @@ from tracesight.lineage.manifest import (
     SplitRoots,
     count_licences,
     count_sensors,
-    picture_leaf,
+    pictures_root,
     roots_of,
     split_roots,
 )
-from tracesight.lineage.merkle import root
 from tracesight.lineage.pseudonym import pseudonym
-from tracesight.scene.mask import Mask
 
-_CATEGORY, _SHAPE, _ANNOTATOR = map(FIELDS_OF_ANNOTATION.index, ("category_id", "segmentation", "annotator"))
 _MASKS = re.compile("masks$|Segmentation")  # folders in which formats keep masks as pictures
 _ROWS = TypeAdapter(list[PictureRow])
+_AT_ONCE = 5000  # records that a process looks at at once
+_MANY = 20_000  # records from which processes pay
 Progress = Callable[[int, int], None]
 
 
@@ -68,34 +68,6 @@ class Asked:
     location: bool = False
 
 
-@dataclass
-class _Work:
-    """Of one annotator."""
-
-    objects: int = 0
-    pictures: int = 0
-    times: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Seen:
-    """What one look at every record leaves: the facts of files come later.
-
-    rows: keyword arguments of a PictureRow. pictures: the file of each. abouts: the label file's word for its sensor.
-    labels: label files, each once. masks: whether there are any that are not polygons. workers: by name. tools: objects
-    by tool. splits: keyword arguments of a SplitCount.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    pictures: list[str] = field(default_factory=list)
-    abouts: list[str | None] = field(default_factory=list)
-    labels: dict[Path, None] = field(default_factory=dict)
-    masks: bool = False
-    workers: dict[str, _Work] = field(default_factory=dict)
-    tools: Counter[str] = field(default_factory=Counter)
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
 def manifest_of(
     sets: Mapping[str, Dataset],
     base: Path,
@@ -110,21 +82,23 @@ def manifest_of(
     base: the folder that names are relative to. findings: what was wrong with the labels. processes, progress: as
     `file_facts` has them. Raises UserError: a file that cannot be read.
     """
-    seen = _Seen()
-    for split, dataset in sets.items():
-        _look(split, dataset, seen)
-    _add_label_files(sets, seen.pictures, seen.masks, seen.labels)
     private = asked.serial or asked.location or asked.key is not None
-    files = [*seen.pictures, *seen.labels]
-    facts = file_facts(files, private=private, processes=processes, progress=progress)
+    count = sum(map(len, sets.values()))
+    with crew(all_cores() if processes and count >= _MANY else 1) as share:
+        looks = share(look, _parts(sets), many=True)  # by others, while this process asks for the files
+        paths = [path for dataset in sets.values() for path in dataset.path_texts()]
+        shown = file_facts(paths, private=private, processes=processes, progress=progress)
+        seen = joined(looks)
+    _add_label_files(sets, paths, seen.masks, seen.labels)
+    after = None if progress is None else lambda done, of: progress(len(paths) + done, len(paths) + of)
+    rest = file_facts(list(seen.labels), private=private, processes=processes, progress=after)
     named = partial(relative_name, os.path.abspath(base))  # noqa: PTH100
-    shown, rest = facts[: len(seen.pictures)], facts[len(seen.pictures) :]
-    top = root(picture_leaf(one.sha256) for one in shown) if seen.workers else ""  # for their pseudonyms
+    top = pictures_root(one.sha256 for one in shown) if seen.workers else ""  # for their pseudonyms
     called = _called(asked, bytes.fromhex(top))
     pictures = _ROWS.validate_python(
         [
             _picture(row, one, about, named(path), asked, called)
-            for row, one, about, path in zip(seen.rows, shown, seen.abouts, seen.pictures)
+            for row, one, about, path in zip(seen.rows, shown, seen.abouts, paths)
         ]
     )
     pictures = tuple(sorted(pictures, key=lambda row: (row.name, row.split or "")))
@@ -135,9 +109,7 @@ def manifest_of(
     roots = roots_of(pictures, label_rows, categories)
     whole = SplitRoots(pictures=roots.pictures, labels=roots.labels)
     splits = {
-        split: SplitCount(
-            **counts, roots=whole if len(seen.splits) == 1 else _roots_of_split(split, pictures, categories)
-        )
+        split: _split_count(counts, whole if len(sets) == 1 else _roots_of_split(split, pictures, categories))
         for split, counts in seen.splits.items()
     }
     return Manifest(
@@ -148,6 +120,19 @@ def manifest_of(
         tools=dict(sorted(seen.tools.items())), label_files=tuple(label_rows), pictures=pictures,
         findings=dict(sorted(Counter(finding.kind.code for finding in findings).items())),
     )  # fmt: skip
+
+
+def _split_count(counts: Counts, roots: SplitRoots) -> SplitCount:
+    shown, objects = counts.pictures, counts.objects
+    categories = {i: Count(pictures=shown[i], objects=objects[i]) for i in sorted(shown)}
+    return SplitCount(pictures=counts.records, objects=objects.total(), categories=categories, roots=roots)
+
+
+def _parts(sets: Mapping[str, Dataset]) -> Iterator[tuple[str, Dataset]]:
+    """The sets in pieces that a process looks at at once."""
+    for split, dataset in sets.items():
+        for start in range(0, max(1, len(dataset)), _AT_ONCE):
+            yield split, dataset.part(start, start + _AT_ONCE)
 
 
 def _roots_of_split(split: str, pictures: Sequence[PictureRow], categories: Sequence[Category]) -> SplitRoots:
@@ -207,19 +192,10 @@ def files_of(sets: Mapping[str, Dataset]) -> tuple[list[Path], list[Path]]:
     for dataset in sets.values():
         for record in dataset:
             pictures.append(record.path_text)
-            _add_label_file(record, labels)
-            masks |= _has_masks(record)
+            add_label_file(record, labels)
+            masks = masks or has_masks(record.plain_annotations())
     _add_label_files(sets, pictures, masks, labels)
     return list(map(Path, pictures)), list(labels)
-
-
-def _add_label_file(record: Record, labels: dict[Path, None]) -> None:
-    if record.label_file is not None and record.label_file not in labels and record.label_file.is_file():
-        labels[record.label_file] = None
-
-
-def _has_masks(record: Record) -> bool:
-    return any(isinstance(values[_SHAPE], bytes | Mask) for values in record.plain_annotations())
 
 
 def _add_label_files(
@@ -257,32 +233,6 @@ def _pseudonyms(asked: Asked) -> Literal["pictures root", "key", "none"]:
     return "none" if asked.names else "pictures root" if asked.key is None else "key"
 
 
-def _look(split: str, dataset: Dataset, seen: _Seen) -> None:
-    """Look at every record of a set."""
-    objects: Counter[int] = Counter()
-    shown: Counter[int] = Counter()
-    for record in dataset:
-        plain = record.plain_annotations()
-        seen.pictures.append(record.path_text)
-        seen.abouts.append(record.sensor)
-        _add_label_file(record, seen.labels)
-        seen.masks |= _has_masks(record)
-        row = {"labels": labels_digest(record), "objects": len(plain), "annotators": _count_work(plain, seen)}
-        if split != ALL:
-            row["split"] = split
-        for key in ("licence", "source", "group", "captured_at"):
-            if (value := getattr(record, key)) is not None:  # pydantic takes its time for each
-                row[key] = value
-        seen.rows.append(row)
-        here = [values[_CATEGORY] for values in plain]
-        for number in here:
-            objects[number] += 1
-        for number in {*here, *record.labels}:
-            shown[number] += 1
-    categories = {i: Count(pictures=shown[i], objects=objects[i]) for i in sorted(shown)}
-    seen.splits[split] = {"pictures": len(dataset), "objects": objects.total(), "categories": categories}
-
-
 def _picture(
     row: dict[str, Any], facts: Facts, about: str | None, name: str, asked: Asked, called: Callable[[str], str]
 ) -> dict[str, Any]:
@@ -294,7 +244,7 @@ def _picture(
             row["location"] = (exif.latitude, exif.longitude)
     if exif is not None or about is not None:
         row["sensor"] = _sensor(about, exif or Exif(), asked)
-    if row["annotators"]:
+    if "annotators" in row:
         row["annotators"] = tuple(sorted(map(called, row["annotators"])))
     row["name"], row["sha256"], row["bytes"] = name, facts.sha256, facts.bytes
     return row
@@ -309,26 +259,7 @@ def _sensor(about: str | None, exif: Exif, asked: Asked) -> Sensor | None:
     return None if sensor == Sensor() else sensor
 
 
-def _count_work(plain: Sequence[Plain], seen: _Seen) -> tuple[str, ...]:
-    """Who drew objects on a picture."""
-    here: set[str] = set()
-    for values in plain:
-        if len(values) <= _ANNOTATOR:
-            continue
-        annotator, tool, time = values[_ANNOTATOR : _ANNOTATOR + 3]
-        if tool is not None:
-            seen.tools[tool] += 1
-        if annotator is not None:
-            work = seen.workers.setdefault(annotator, _Work())
-            work.objects += 1
-            work.times += [time] if time else []
-            here.add(annotator)
-    for name in here:
-        seen.workers[name].pictures += 1
-    return tuple(here)
-
-
-def _annotators(workers: Mapping[str, _Work], called: Callable[[str], str]) -> tuple[Annotator, ...]:
+def _annotators(workers: Mapping[str, Work], called: Callable[[str], str]) -> tuple[Annotator, ...]:
     rows = [
         Annotator(
             id=called(name), objects=work.objects, pictures=work.pictures, first=min(work.times, default=None),

@@ -22,7 +22,7 @@ from tracesight.data.record import Record
 from tracesight.data.stratify import stratify
 from tracesight.data.units import groups_of, units_of
 from tracesight.errors import UserError
-from tracesight.lineage.manifest import canonical, picture_leaf
+from tracesight.lineage.manifest import canonical, pictures_root
 from tracesight.lineage.merkle import leaf_hash, root
 from tracesight.scene.values import write_whole
 
@@ -145,7 +145,7 @@ def description(split: Split, seed: int, shares: Mapping[str, float], near: int 
         "shares": {name: round(share, 6) for name, share in shares.items()},
         "near": near,
         "units": len(units),
-        "roots": {"pictures": root(map(picture_leaf, split.digests)), "split": root(leaves)},
+        "roots": {"pictures": pictures_root(split.digests), "split": root(leaves)},
         "notes": list(split.notes),
         "parts": {name: _counts(part) for name, part in split.sets().items()},
         "pictures": [

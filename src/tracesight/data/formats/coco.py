@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracesight.data.checks import category_names
 from tracesight.data.finding import Finding, Kind
@@ -156,17 +156,26 @@ def _points_of_category(row: dict[str, Any]) -> Keypoints:
     return Keypoints(tuple(names), pairs, mirrors)
 
 
-def _sound_images(reading: Reading, rows: Rows) -> dict[int, dict[str, Any]]:
+class _Image(NamedTuple):
+    """A picture's row, its name as it stands there, and in normal form."""
+
+    row: dict[str, Any]
+    name: str
+    normal: str
+
+
+def _sound_images(reading: Reading, rows: Rows) -> dict[int, _Image]:
     """The rows of pictures that can be read, by id."""
-    images: dict[int, dict[str, Any]] = {}
+    images: dict[int, _Image] = {}
     for row in rows.images:
-        problem = _picture_problem(row)
-        if problem is None and row["id"] in images:
-            problem = PICTURE_ID, f"picture {_file_name(row)}", f"picture id {row['id']} occurs twice"
-        if problem is None:
-            images[row["id"]] = row
+        name = _file_name(row)
+        found = _picture_problem(row, name)
+        if isinstance(found, str) and row["id"] in images:
+            found = PICTURE_ID, f"picture {name}", f"picture id {row['id']} occurs twice"
+        if isinstance(found, str):
+            images[row["id"]] = _Image(row, name, found)
         else:
-            kind, who, message = problem
+            kind, who, message = found
             reading.faults.append(Finding(kind, f"{reading.path}: {who}", message))
     if not images:
         if reading.faults:
@@ -181,21 +190,18 @@ def _file_name(row: dict[str, Any]) -> Any:
     return "/".join(url.split("/")[-2:]) if name is None and isinstance(url, str) else name
 
 
-def _picture_problem(row: dict[str, Any]) -> tuple[Kind, str, str] | None:
-    """What is wrong with a picture's row: kind, who, what."""
-    number, name = row.get("id"), _file_name(row)
+def _picture_problem(row: dict[str, Any], name: Any) -> tuple[Kind, str, str] | str:
+    """What is wrong with a picture's row: kind, who, what; its name in normal form where nothing is."""
+    number = row.get("id")
     if type(number) is not int or not isinstance(name, str) or not name:
         return UNREADABLE, f"picture {number!r}", "it needs a whole number as id and a file_name"
-    who = f"picture {name} (id {number})"
     for side in ("width", "height"):
         if type(row.get(side)) is not int or row[side] < 1:
-            return UNREADABLE, who, f"it needs a {side} in whole pixels"
-    if inside(name) is None:
-        return OUTSIDE_FOLDER, who, "it lies outside the folder"
-    return None
+            return UNREADABLE, f"picture {name} (id {number})", f"it needs a {side} in whole pixels"
+    return inside(name) or (OUTSIDE_FOLDER, f"picture {name} (id {number})", "it lies outside the folder")
 
 
-def _picture_root(file: Path, images: dict[int, dict[str, Any]]) -> Path:
+def _picture_root(file: Path, images: dict[int, _Image]) -> Path:
     """The first of the usual places where one of the first pictures lies."""
     folder = file.parent
     places = [folder / "images", folder]
@@ -203,7 +209,7 @@ def _picture_root(file: Path, images: dict[int, dict[str, Any]]) -> Path:
         base = folder.parent
         subset = file.stem.rsplit("_", 1)[-1]  # "train2017" of "instances_train2017"
         places += [base / subset, base / "images" / subset, base / "images", base]
-    names = [_file_name(row) for row in itertools.islice(images.values(), _LOOKED_AT)]
+    names = [image.name for image in itertools.islice(images.values(), _LOOKED_AT)]
     for name in names:
         for place in places:
             if (found := picture_named(place, name)) is not None and found.is_file():
@@ -212,7 +218,7 @@ def _picture_root(file: Path, images: dict[int, dict[str, Any]]) -> Path:
     raise UserError(f"{file}: picture {names[0]} is in none of {looked}; put the pictures there")
 
 
-def _without_picture(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]]) -> None:
+def _without_picture(reading: Reading, rows: Rows, images: dict[int, _Image]) -> None:
     lost = list(rows.pictures() - images.keys())
     for picture, (plain, others) in zip(lost, rows.objects(lost) if lost else ()):
         message = f"there is no picture with id {picture}"
@@ -221,12 +227,11 @@ def _without_picture(reading: Reading, rows: Rows, images: dict[int, dict[str, A
             reading.faults.append(Finding(NO_PICTURE, who, message))
 
 
-def _records(reading: Reading, rows: Rows, images: dict[int, dict[str, Any]], root: Path) -> Iterator[Record]:
+def _records(reading: Reading, rows: Rows, images: dict[int, _Image], root: Path) -> Iterator[Record]:
     licences = {row.get("id"): row.get("name") or row.get("url") for row in rows.licences if isinstance(row, dict)}
     folder = str(root / "x")[:-1]
-    for (number, row), (plain, others) in zip(images.items(), rows.objects([*images])):
-        get, name = row.get, _file_name(row)
-        normal = inside(name) or name
+    for (number, (row, name, normal)), (plain, others) in zip(images.items(), rows.objects([*images])):
+        get = row.get
         fields: dict[str, Any] = {
             "id": number,
             PATH_TEXT: str(picture_named(root, name) or root / name) if "\\" in name else folder + normal,
