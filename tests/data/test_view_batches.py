@@ -48,15 +48,15 @@ def test_a_cut_is_pillows():
         top, left, height, width = window
         box = Image.fromarray(image).crop((left, top, left + width, top + height))
         expected = np.asarray(box.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
-        found = cut(image, window, side, False)
+        found = cut(image, window, (side, side), False)
         assert np.abs(found.permute(1, 2, 0).numpy() - expected).max() <= 1
-        assert torch.equal(cut(image, window, side, True), found.flip(2))
+        assert torch.equal(cut(image, window, (side, side), True), found.flip(2))
 
 
 def test_a_view_without_chances_is_the_cut_alone():
     image = smooth(64, 64)
     view, change = View(16, area=(1.0, 1.0), ratio=(1.0, 1.0), **PLAIN)(image, 0, 3, "first view")
-    assert torch.equal(view, cut(image, (0, 0, 64, 64), 16, False))
+    assert torch.equal(view, cut(image, (0, 0, 64, 64), (16, 16), False))
     torch.testing.assert_close(changed(view[None], torch.from_numpy(change)[None]), view[None] / 255, rtol=0, atol=1e-6)
 
 

@@ -88,7 +88,7 @@ def test_loss_gradients_and_reconstruction_by_hand(normalised):
     weights = {name: p.detach().clone().requires_grad_(p.requires_grad) for name, p in model.named_parameters()}
     pairs = [by_hand(weights, image, row, normalised) for image, row in zip(images, noise)]
     expected = torch.stack([loss for loss, _ in pairs]).mean()
-    loss = model(images, KEYS)["loss_reconstruction"]
+    loss = model(images, KEYS).losses["loss_reconstruction"]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     made = model.reconstruct(images, KEYS)
     assert torch.allclose(made.images, torch.stack([filled for _, filled in pairs]).detach(), rtol=0, atol=1e-5)
@@ -138,7 +138,7 @@ def test_it_learns_and_its_encoder_is_a_vit():
     losses = []
     for step in range(80):
         keys = torch.tensor([[0, 2 * step], [0, 2 * step + 1]])
-        loss = model(images, keys)["loss_reconstruction"]
+        loss = model(images, keys).losses["loss_reconstruction"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

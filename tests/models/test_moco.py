@@ -1,4 +1,4 @@
-"""MoCo v1, v2 and v3 by hand, beside an implementation of their own here, and over two processes."""
+"""MoCo v1, v2 and v3 by hand, beside an implementation of their own here, and over two processes; MAE over two, too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tracesight.errors import UserError
 from tracesight.models.encode import Made, follow, grouped, pooled
+from tracesight.models.mae import MAE
 from tracesight.models.methods import METHODS, build_method
 from tracesight.models.moco import MoCo, info_nce
 from tracesight.models.moco_v3 import MoCoV3
@@ -41,7 +42,9 @@ class Small(nn.Module):
 
 def method_of(name):
     torch.manual_seed(3)
-    if name == "moco-v3":
+    if name == "mae":
+        method = MAE(8, 1, 2, patch=2, image_size=6, decoder=(8, 1, 2))
+    elif name == "moco-v3":
         method = MoCoV3(Small, dim=5, hidden=7, temperature=0.5)
     else:
         numbers = {"dim": 5, "queue": 16, "temperature": 0.2, "bn_group": 2, "symmetric": name == "symmetric"}
@@ -65,7 +68,7 @@ def learned(name, count, rank=0, ranks=1, parts=1):
         mine = torch.arange(len(keys)).chunk(ranks)[rank].chunk(parts)
         made = []
         for part in mine:
-            made.append(method(first[part], second[part], keys[part]))
+            made.append(method(*(view[part] for view in (first, second)[: method.views]), keys[part]))
             (sum(made[-1].losses.values()) / parts).backward()
         total = torch.stack([sum(m.losses.values()).detach() / parts for m in made]).sum()
         for tensor in ([total, *(p.grad for p in trained)]) if ranks > 1 else []:
@@ -76,6 +79,8 @@ def learned(name, count, rank=0, ranks=1, parts=1):
             for parameter in trained:
                 parameter -= LR * parameter.grad
                 parameter.grad = None
+        if name == "mae":
+            continue
         method.advance(torch.cat([m.keys for m in made]), keys[torch.cat(mine)], MOMENTUM)
     return losses, method.state_dict()
 
@@ -196,7 +201,7 @@ def test_step_by_step_as_an_implementation_of_its_own(name):
 
 
 def of_rank(rank):
-    return {name: learned(name, 3, rank, 2) for name in ("moco-v2", "symmetric", "moco-v3")}
+    return {name: learned(name, 3, rank, 2) for name in ("moco-v2", "symmetric", "moco-v3", "mae")}
 
 
 def test_two_processes_equal_one():
@@ -252,6 +257,10 @@ def test_methods_are_built_around_encoders_of_the_catalogue():
         partial(build_method, "moco-v3", "resnet18", {}, {"queue": 8}),
         partial(build_method, "moco-v2", "mask_rcnn_resnet18_fpn", {}, {}),
         partial(build_method, "moco-v2", "resnet18", {}, {"bn_group": 1}),
+        partial(build_method, "moco-v2", "vit_tiny_patch4", {}, {}),
+        partial(build_method, "mae", "resnet18", {}, {}),
+        partial(build_method, "mae", "vit_tiny_patch4", {}, {"hide": 1.5}),
+        partial(build_method, "mae", "vit_tiny_patch4", {}, {}, {"mean": [0.5], "std": [0.2]}),
     ):
         with pytest.raises(UserError):
             wrong()

@@ -1,4 +1,4 @@
-"""Pretraining on a few small pictures: what a run leaves, stopped and resumed, over two processes, and bad input."""
+"""Pretraining on a few small pictures: what a run leaves, stopped and resumed, and bad input (MAE: test_mae_recipe)."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_keys_that_do_not_fit(pictures, tmp_path, changed, words):
 
 
 def test_presets_and_the_command(pictures, tmp_path, capsys):
-    for name in ("moco-v1", "moco-v2", "moco-v3", "moco-cifar"):
+    for name in ("moco-v1", "moco-v2", "moco-v3", "moco-cifar", "mae"):
         assert name in presets()
         resolve(Config, name)
     assert main_status(["pretrain", str(pictures), "--out", str(tmp_path / "run")]) == 2

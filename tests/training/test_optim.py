@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from tracesight.errors import UserError
+from tracesight.models.vit import ViT
 from tracesight.training.ema import ema_of, update_ema
 from tracesight.training.lars import LARS
-from tracesight.training.optim import build_optimiser, parameter_groups
+from tracesight.training.optim import build_optimiser, parameter_groups, set_learning_rate
 
 
 def small() -> nn.Module:
@@ -20,6 +22,27 @@ def test_norms_and_biases_do_not_decay():
     decaying, plain = parameter_groups(model, 0.05)
     assert [p.shape for p in decaying["params"]] == [model[0].weight.shape] and decaying["weight_decay"] == 0.05
     assert len(plain["params"]) == 3 and plain["weight_decay"] == 0.0
+
+
+def test_layers_of_a_transformer_learn_at_rates_of_their_own():
+    model = ViT(8, 2, 2, 3, patch=4, image_size=8)
+    groups = parameter_groups(model, 0.05, 0.5)
+    held = {id(parameter): group for group in groups for parameter in group["params"]}
+    expected = {
+        "pos_embed": (0.125, 0.0), "patch_embed.proj.weight": (0.125, 0.05), "blocks.0.attn.qkv.weight": (0.25, 0.05),
+        "blocks.0.norm1.weight": (0.25, 0.0), "blocks.1.mlp.fc2.bias": (0.5, 0.0), "norm.weight": (1.0, 0.0),
+        "head.weight": (1.0, 0.05),
+    }  # fmt: skip
+    for name, parameter in model.named_parameters():
+        if name in expected:
+            assert (held[id(parameter)]["lr_scale"], held[id(parameter)]["weight_decay"]) == expected[name], name
+    assert len(held) == len(list(model.parameters()))
+    optimiser = build_optimiser("adamw", model, lr=1.0, beta2=0.95, layer_decay=0.5)
+    set_learning_rate(optimiser, 0.2)
+    assert sorted({group["lr"] for group in optimiser.param_groups}) == [0.025, 0.05, 0.1, 0.2]
+    assert optimiser.defaults["betas"] == (0.9, 0.95)
+    with pytest.raises(UserError, match="layer_decay is for vision transformers"):
+        build_optimiser("adamw", small(), lr=1.0, layer_decay=0.5)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -18,7 +18,7 @@ def pretrain(
         ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="moco-v1, moco-v2 or moco-v3; the paper's numbers are its preset.")
+        str | None, typer.Option(help="moco-v1, moco-v2, moco-v3 or mae; the paper's numbers are its preset.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that receives bundles, figures and the report.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with keys of the recipe.")] = None,

@@ -11,7 +11,8 @@ Deviations from torchvision's transforms, on which the papers rest: brightness, 
 in this order, as one matrix a picture, and are clipped once at the end; hue turns in YIQ and not in HSV, so that what
 is light stays so; the blur is a Gaussian itself, cut at three deviations, and not Pillow's boxes.
 
-Letters: N pictures, S side of a view, C = 3 channels, P = 12 numbers of a change.
+Letters: N pictures, S side of a view (oblong ones are S × T), C channels, P = 12 numbers of a change, which are for
+RGB.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ _WIDEST = 16  # pixels on each side that a blur looks at, at most
 class View:
     """What becomes of a picture.
 
-    area, ratio: share of the picture that is cut out, and its width over height (`whole.resized_window`). flip: half
-    the time. jitter: most of the changes in brightness, contrast, saturation (factors in [max(0, 1 - s), 1 + s]) and
-    hue (turns of ± s of a circle). blur: range of the Gaussian's deviation in pixels of the view. chances: of jitter,
-    grey, blur and solarisation, 0 to 1. Each choice has random numbers of its own: changing one changes no other.
+    image_size: side in pixels, or (height, width). area, ratio: share of the picture that is cut out, and its width
+    over height beside that of the view (`whole.resized_window`). flip: half the time. jitter: most of the changes in
+    brightness, contrast, saturation (factors in [max(0, 1 - s), 1 + s]) and hue (turns of ± s of a circle). blur: range
+    of the Gaussian's deviation in pixels of the view. chances: of jitter, grey, blur and solarisation, 0 to 1. Each
+    choice has random numbers of its own: changing one changes no other.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     area: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
@@ -61,11 +63,18 @@ class View:
     blur_chance: float = 0.5
     solarise_chance: float = 0.0
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the view."""
+        return sides_of(self.image_size)
+
     def __call__(self, image: np.ndarray, seed: int, draw: int, purpose: str) -> tuple[Tensor, np.ndarray]:
-        """The view of (H, W, C) uint8 pixels before its change, (C, S, S) uint8, and that change, (P,) float32."""
+        """The view of pixels (H, W, C) before its change, (C, S, S) of their kind, and that change, (P,) float32."""
         draws = generator(seed, draw, purpose).random(_DRAWS)
-        window = resized_window(image.shape[0], image.shape[1], self.area, self.ratio, draws)
-        return cut(image, window, self.image_size, self.flip and draws[40] < 0.5), self.change(draws[41:])
+        shape = self.sides[1] / self.sides[0]
+        ratio = (self.ratio[0] * shape, self.ratio[1] * shape)
+        window = resized_window(image.shape[0], image.shape[1], self.area, ratio, draws)
+        return cut(image, window, self.sides, self.flip and draws[40] < 0.5), self.change(draws[41:])
 
     def change(self, draws: np.ndarray) -> np.ndarray:
         """(P,) float32 of at least nine uniform numbers."""
@@ -85,8 +94,13 @@ class View:
         return change
 
 
-def cut(image: np.ndarray, window: Sequence[int], side: int, turned: bool) -> Tensor:
-    """(C, S, S) uint8: what lies in `window` (top, left, height, width), resized with antialiasing; turned: mirrored.
+def sides_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a side or a pair."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def cut(image: np.ndarray, window: Sequence[int], sides: tuple[int, int], turned: bool) -> Tensor:
+    """(C, S, S): what lies in `window` (top, left, height, width), resized with antialiasing; turned: mirrored.
 
     The filter is Pillow's bilinear one, in torch's integer arithmetic, which takes a quarter of the time.
     """
@@ -96,8 +110,8 @@ def cut(image: np.ndarray, window: Sequence[int], side: int, turned: bool) -> Te
     top, left, height, width = window
     pixels = torch.from_numpy(np.array(image[top : top + height, left : left + width]))
     planes = pixels.permute(2, 0, 1)[None]
-    if (height, width) != (side, side):
-        planes = F.interpolate(planes, (side, side), mode="bilinear", antialias=True)
+    if (height, width) != sides:
+        planes = F.interpolate(planes, sides, mode="bilinear", antialias=True)
     return (planes.flip(3) if turned else planes)[0]
 
 

@@ -17,11 +17,14 @@ from tracesight.ops.collectives import alone, ranks
 
 
 class Made(NamedTuple):
-    """What a method makes of two views: losses by name; the queries (n, dim) and the keys (n, V, dim), of length 1."""
+    """What a method makes of the views of n pictures: losses by name.
+
+    Of one that compares views besides the queries (n, dim) and the keys (n, V, dim), of length 1.
+    """
 
     losses: dict[str, Tensor]
-    queries: Tensor
-    keys: Tensor
+    queries: Tensor | None = None
+    keys: Tensor | None = None
 
 
 class Norm1d(BatchNorm2d):
@@ -43,6 +46,11 @@ def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
     """The mean over the cells of the last stage (N, D), in float32."""
     stages: Any = encoder.features
     return torch.flatten(F.adaptive_avg_pool2d(stages(images)[-1], 1), 1).float()
+
+
+def without_head(encoder: nn.Module) -> dict[str, Tensor]:
+    """The tensors of an encoder whose classifier's place `fc` a head has taken, without that head."""
+    return {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("fc.")}
 
 
 def width_of(encoder: nn.Module) -> int:

@@ -9,15 +9,16 @@ Parameter names are those of the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tracesight.errors import UserError
+from tracesight.models.encode import Made
 from tracesight.models.initialise import initialise
-from tracesight.models.vit import EPS, SIZES, Block, ViT, positions_at, sincos_table, xavier
+from tracesight.models.vit import EPS, SIZES, Attention, Block, ViT, positions_at, sincos_table, xavier
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.precision import full_precision
 from tracesight.ops.random import keyed_uniform
@@ -40,6 +41,8 @@ class MAE(ViT):
     hide: share of patches that are hidden. normalised: what is to be said of a patch is how its pixels differ from
     their mean, in deviations (section 3, "Reconstruction target").
     """
+
+    views, accumulates = 1, True
 
     def __init__(
         self,
@@ -114,10 +117,14 @@ class MAE(ViT):
         height, width = self._grid_of(images)
         return keyed_uniform(keys, "mask", height * width)
 
-    def forward(self, images: Tensor, keys: Tensor) -> dict[str, Tensor]:
-        """{"loss_reconstruction": scalar}, the mean over hidden patches of pictures (N, C, H, W)."""
+    def forward(self, images: Tensor, keys: Tensor) -> Made:
+        """Losses {"loss_reconstruction": scalar}, the mean over hidden patches of pictures (N, C, H, W)."""
         said, hidden = self.predict(images, self.noise(images, keys))
-        return {"loss_reconstruction": self.loss(images, said, hidden)}
+        return Made({"loss_reconstruction": self.loss(images, said, hidden)})
+
+    def pretrained(self) -> dict[str, Tensor]:
+        """The tensors of the encoder that is kept: a ViT's without classifier."""
+        return encoder_state(self.state_dict())
 
     def loss(self, images: Tensor, said: Tensor, hidden: Tensor) -> Tensor:
         """Mean squared error over the hidden patches ("Reconstruction target"), over all ranks; float32."""
@@ -196,6 +203,32 @@ def mae_vit(
         patch=patch,
         image_size=image_size,
         in_channels=in_channels,
+        decoder=decoder,
+        hide=hide,
+        normalised=normalised,
+    )
+
+
+def mae_on(
+    encoder: Callable[[], nn.Module],
+    *,
+    decoder: tuple[int, int, int] = (512, 8, 16),
+    hide: float = 0.75,
+    normalised: bool = True,
+) -> MAE:
+    """MAE whose encoder is as large as the ViT that `encoder` makes. Raises ValueError: that makes another network."""
+    like = encoder()
+    if not isinstance(like, ViT):
+        raise ValueError("it hides patches: choose a vision transformer, such as vit_base_patch16")
+    first = like.blocks[0].attn
+    assert isinstance(first, Attention)
+    return MAE(
+        like.channels[0],
+        len(like.blocks),
+        first.heads,
+        patch=like.patch,
+        image_size=(like.grid[0] * like.patch, like.grid[1] * like.patch),
+        in_channels=like.patch_embed.proj.in_channels,
         decoder=decoder,
         hide=hide,
         normalised=normalised,

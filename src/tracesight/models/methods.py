@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,22 +11,33 @@ from torch import nn
 
 from tracesight.errors import UserError
 from tracesight.models.build import CATALOGUE, build
+from tracesight.models.mae import mae_on
 from tracesight.models.moco import MoCo
 from tracesight.models.moco_v3 import MoCoV3
+from tracesight.models.pixels import pixel_statistics, remember_pixels
+from tracesight.models.vit import ViT
 
 # Name -> method(encoder, **numbers); `encoder` makes an encoder, once for each that the method has.
 METHODS: dict[str, Callable[..., nn.Module]] = {
     "moco-v1": partial(MoCo, mlp=False),
     "moco-v2": MoCo,
     "moco-v3": MoCoV3,
+    "mae": mae_on,
 }
 
 
-def build_method(name: str, encoder: str, encoder_args: Mapping[str, Any], numbers: Mapping[str, Any]) -> nn.Module:
+def build_method(
+    name: str,
+    encoder: str,
+    encoder_args: Mapping[str, Any],
+    numbers: Mapping[str, Any],
+    pixels: Mapping[str, Sequence[float]] | None = None,
+) -> nn.Module:
     """The method called `name` around an encoder of the catalogue, with random weights.
 
-    numbers: the method's own arguments. The result's `spec` says how to build it again, `pixel_mean` and `pixel_std`
-    what its views are standardised by. Raises UserError: no such method, encoder or number, or one that does not fit.
+    numbers: the method's own arguments. pixels: "mean" and "std" of each channel, None for the usual. The result's
+    `spec` says how to build it again, `pixel_mean` and `pixel_std` what its views are standardised by. Raises
+    UserError: no such method, encoder or number, or one that does not fit.
     """
     if name not in METHODS:
         raise UserError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
@@ -38,12 +49,16 @@ def build_method(name: str, encoder: str, encoder_args: Mapping[str, Any], numbe
     if unknown := sorted(set(numbers) - known):
         raise UserError(f"{name} has no {unknown[0]}; it has {', '.join(sorted(known))}")
     whole = build(encoder, 0, **dict(encoder_args))
+    if isinstance(whole, ViT) and name.startswith("moco"):
+        raise UserError(f"{name} is for residual networks here; for model={encoder} use method=mae")
     try:
         method = make(lambda: build(encoder, 0, **dict(encoder_args)), **dict(numbers))
     except ValueError as error:
         raise UserError(f"{name} cannot be built: {error}") from None
-    for statistic in ("pixel_mean", "pixel_std"):
-        method.register_buffer(statistic, getattr(whole, statistic).clone(), persistent=False)
+    try:
+        remember_pixels(method, *pixel_statistics(encoder_args.get("in_channels", 3), pixels))
+    except ValueError as error:
+        raise UserError(f"config key {error}") from None
     method.spec = {  # type: ignore[assignment]
         "name": name, "num_classes": 0, "conventions": "tracesight", "args": dict(numbers), "encoder": whole.spec
     }  # fmt: skip

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tracesight.models.encode import Made, agree, follow, gathered_rows, grouped, own_rows, width_of
+from tracesight.models.encode import Made, agree, follow, gathered_rows, grouped, own_rows, width_of, without_head
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.precision import full_precision
 from tracesight.ops.random import keyed_uniform
@@ -36,6 +36,7 @@ class MoCo(nn.Module):
     fit.
     """
 
+    views = 2
     accumulates = True  # what the queries are compared with does not change within a step
 
     def __init__(
@@ -63,10 +64,9 @@ class MoCo(nn.Module):
         self.register_buffer("queue", F.normalize(torch.randn(dim, queue), dim=0))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.int64))
 
-    @property
-    def pretrained(self) -> nn.Module:
-        """The encoder that is kept, its head included."""
-        return self.encoder_q
+    def pretrained(self) -> dict[str, Tensor]:
+        """The tensors of the encoder that is kept."""
+        return without_head(self.encoder_q)
 
     def forward(self, first: Tensor, second: Tensor, keys: Tensor) -> Made:
         """Algorithm 1 up to the loss; nothing but batch norm's statistics changes.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tracesight.models.encode import Made, Norm1d, follow, gathered_rows, own_rows, width_of
+from tracesight.models.encode import Made, Norm1d, follow, gathered_rows, own_rows, width_of, without_head
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.precision import full_precision
 
@@ -30,6 +30,7 @@ class MoCoV3(nn.Module):
     encoder: makes an encoder without classifier (`build(name, 0)`). hidden: width inside the heads.
     """
 
+    views = 2
     accumulates = False  # the negatives are the other pictures of the batch: parts of it are another loss
 
     def __init__(
@@ -42,10 +43,9 @@ class MoCoV3(nn.Module):
         self.momentum_encoder = copy.deepcopy(self.base_encoder).requires_grad_(False)
         self.predictor = head(dim, hidden, dim, last_norm=False)
 
-    @property
-    def pretrained(self) -> nn.Module:
-        """The encoder that is kept, its head included."""
-        return self.base_encoder
+    def pretrained(self) -> dict[str, Tensor]:
+        """The tensors of the encoder that is kept."""
+        return without_head(self.base_encoder)
 
     def forward(self, first: Tensor, second: Tensor, keys: Tensor) -> Made:
         """Algorithm 1 up to the loss; nothing but batch norm's statistics changes. keys: not needed, (n, 2)."""

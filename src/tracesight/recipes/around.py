@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +15,7 @@ from torch import nn
 
 from tracesight.bundle import Bundle
 from tracesight.data.sampling import epoch_length
+from tracesight.report.gallery import Shot
 from tracesight.report.html import duration
 from tracesight.report.run import write_run
 from tracesight.training.begin import begin
@@ -131,14 +132,17 @@ def begin_run(
     device: torch.device,
     ranks: Ranks,
     stop: Stop,
+    tuned: Mapping[str, float] | None = None,
     **identity: Any,
 ) -> Run:
     """The run of `model` before its first step.
 
-    weights: how often each picture comes in an epoch; None: once each. begun: the bundle whose weights it has.
+    weights: how often each picture comes in an epoch; None: once each. begun: the bundle whose weights it has. tuned:
+    what `build_optimiser` takes besides.
     identity: what a resume must find unchanged besides config, data and that bundle.
     """
     numbers = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    numbers |= tuned or {}
     pictures = epoch_length(len(splits.train), weights)
     return begin(
         model,
@@ -214,9 +218,14 @@ def rate_of(config: Schedule, total: int, step: int) -> float:
 
 
 def finish(
-    run: Run, splits: Splits, reached: tuple[Bundle, Validation | None], out: Path, display: Display
+    run: Run,
+    splits: Splits,
+    reached: tuple[Bundle, Validation | None],
+    out: Path,
+    display: Display,
+    filled: Sequence[Shot] = (),
 ) -> dict[str, Any]:
-    """Write `last/`, the report and, at the very end, metrics.json."""
+    """Write `last/`, the report and, at the very end, metrics.json. filled: pictures of what a MAE fills in."""
     bundle, validation = reached
     bundle.save(out / "last")
     notes, config = list(splits.notes), run.identity["config"]
@@ -236,6 +245,7 @@ def finish(
         hardware=describe(run.device, config["precision"]),
         config=config,
         notes=notes,
+        filled=filled,
     )
     write_metrics(out, metrics)
     display.say(f"finished after {run.step} steps in {duration(run.seconds)}: {out / 'report.html'}")

@@ -253,7 +253,7 @@ def start(config: Config, splits: Splits, begun: Bundle | None, device: torch.de
         points=splits.train.keypoints,
     )
     freeze(model, config.freeze)
-    identity = {} if splits.proposals is None else {"proposals": splits.proposals.digest}
+    identity: dict[str, Any] = {} if splits.proposals is None else {"proposals": splits.proposals.digest}
     return begin_run(
         config, model, splits, weights_of(config, splits.train), begun, device, ranks, stop, **identity
     )  # fmt: skip

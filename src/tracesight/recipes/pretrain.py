@@ -12,28 +12,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from torch import nn
 
 from tracesight.bundle import Bundle
 from tracesight.data.batch import Loaded
 from tracesight.data.loader import shuffled_batches
+from tracesight.data.statistics import channel_spread
 from tracesight.data.unlabelled import Unreadable
 from tracesight.data.view_batch import ViewBatches
-from tracesight.data.views import View
+from tracesight.data.views import View, sides_of
 from tracesight.errors import UserError
 from tracesight.lineage.record import run_record
-from tracesight.models.build import build
-from tracesight.models.encode import gathered_rows
+from tracesight.models.mae import MAE
 from tracesight.models.methods import METHODS, build_method, numbers_of
 from tracesight.recipes.around import begin_run, finish, open_run, opened, rate_of
+from tracesight.report.gallery import Shot
+from tracesight.report.reconstructions import reconstruction_shots, write_sheet
 from tracesight.training import collapse
 from tracesight.training.history import History
 from tracesight.training.measure import Validation, measure
 from tracesight.training.nearest import Known, known_pictures, look_around
 from tracesight.training.precision import autocast, autocast_dtype
 from tracesight.training.prepare import Data, Splits
-from tracesight.training.pretraining import made_of
+from tracesight.training.pretraining import check_fit, encoder_of, made_of, spread_of, whole_of
 from tracesight.training.progress import Display, Say
 from tracesight.training.ranks import Ranks, of_first
 from tracesight.training.run import Run, due, kept
@@ -44,19 +46,24 @@ from tracesight.training.unlabelled import read_pictures
 from tracesight.training.watch import NORM, LossWatch
 
 DEVIATION, RANK = "features_deviation", "features_rank"
-_NUMBERS = ("dim", "hidden", "queue", "temperature", "symmetric", "bn_group")  # keys that are the method's own
+FOLLOWED = ("key_momentum", DEVIATION, RANK)  # columns of methods that compare views
+# Keys that are the method's own.
+_NUMBERS = ("dim", "hidden", "queue", "temperature", "symmetric", "bn_group", "hide", "decoder", "normalised")
+_CHANCES = ("jitter_chance", "grey_chance", "blur_chance", "solarise_chance")  # of what is for RGB
 
 
 class Config(BaseModel, extra="forbid", frozen=True):
     """Every key of a pretraining; lengths in pixels, `lr` belongs to `batch_size` and is never rescaled.
 
-    The defaults are MoCo v2's on ImageNet; the presets `moco-v1`, `moco-v2` and `moco-v3` hold the papers' numbers, and
-    `tracesight pretrain --method` begins from the one of that name.
+    The defaults are MoCo v2's on ImageNet; the presets `moco-v1`, `moco-v2`, `moco-v3` and `mae` hold the papers'
+    numbers, and `tracesight pretrain --method` begins from the one of that name.
     """
 
     method: str = "moco-v2"  # one of `models.methods.METHODS`
     model: str = "resnet50"
     model_args: dict[str, Any] = {}  # the builder's own: norm, shortcut, zero_init, …
+    in_channels: int = Field(3, ge=1)  # of a picture; 3: RGB of 8 bits, whatever the file holds
+    pixels: dict[str, list[float]] | None = None  # mean and std of each channel; None: ImageNet's, or measured
     seed: int = Field(0, ge=0)
     # None: as the method has it, or has not.
     dim: int | None = Field(None, ge=2)  # width of queries and keys
@@ -65,6 +72,9 @@ class Config(BaseModel, extra="forbid", frozen=True):
     temperature: float | None = Field(None, gt=0)
     symmetric: bool | None = None  # of moco-v1, v2: each view is query once
     bn_group: int | None = Field(None, ge=2)  # of moco-v1, v2: pictures that share batch norm's statistics
+    hide: float | None = Field(None, gt=0, lt=1)  # of mae: share of the patches
+    decoder: tuple[int, int, int] | None = None  # of mae: width, blocks, heads
+    normalised: bool | None = None  # of mae: patches are normalised one by one before they are compared
     key_momentum: float = Field(0.999, ge=0, le=1)  # how slowly the key encoder follows
     key_momentum_rises: bool = False  # to 1 at the end, by half a cosine
 
@@ -75,6 +85,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     optimiser: Literal["sgd", "lars", "adamw"] = "sgd"
     lr: float = Field(0.03, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # of sgd and lars
+    beta2: float = Field(0.999, ge=0, lt=1)  # of adamw
     weight_decay: float = Field(1e-4, ge=0)  # of weights; norms and biases do not decay
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["cosine", "step"] = "cosine"
@@ -82,10 +93,10 @@ class Config(BaseModel, extra="forbid", frozen=True):
     final_lr_fraction: float = Field(0.0, ge=0, le=1)
     clip_norm: float = Field(0.0, ge=0)  # 0: the gradient is not clipped
 
-    image_size: int = Field(224, ge=8)  # side of a view
+    image_size: int | tuple[int, int] = 224  # side of a view, or height and width
     test_resize: int | None = Field(None, ge=8)  # short side before the middle is cut out; None: 8/7, small ones as is
     area: tuple[float, float] = (0.2, 1.0)  # share of the picture that a view shows
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # its width over its height
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # its width over its height, beside that of the view
     flip: bool = True
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)  # of brightness, contrast, saturation, hue
     jitter_chance: float = Field(0.8, ge=0, le=1)
@@ -103,7 +114,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     patience: int = Field(0, ge=0)  # validations without a better kNN that end the run; 0: none do
     checkpoint_every: int = Field(500, ge=0)  # steps; 0: at the end only
     keep_checkpoints: int = Field(2, ge=1)
-    samples: int = Field(12, ge=0)  # pictures drawn at the end, with their nearest neighbours
+    samples: int = Field(12, ge=0)  # pictures drawn: neighbours at the end, of mae what is filled in at each look
     tensorboard: bool = False  # event files beside history.csv, by the extra `log`
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -117,6 +128,19 @@ class Config(BaseModel, extra="forbid", frozen=True):
         if name not in METHODS:
             raise ValueError(f"there are {', '.join(METHODS)}")
         return name
+
+    @field_validator("image_size")
+    @classmethod
+    def _large(cls, size: int | tuple[int, int]) -> int | tuple[int, int]:
+        if min(sides_of(size)) < 8:
+            raise ValueError("a view has at least 8 pixels a side")
+        return size
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Config:
+        if self.in_channels != 3 and any(_of_views(getattr(self, key)) for key in _CHANCES):
+            raise ValueError(f"{', '.join(_CHANCES)} are for RGB: set them to 0 with in_channels other than 3")
+        return self
 
     @field_validator("area", "ratio", "blur")
     @classmethod
@@ -155,11 +179,12 @@ def train(
         if (metrics := opening.finished(out, config, resume=resume)) is not None:
             return metrics
         unreadable = Unreadable(config.broken)
-        splits = read_pictures(data, format, config.image_size, unreadable, display)
-        run = start(config, splits, device, ranks, stop)
+        splits = read_pictures(data, format, min(sides_of(config.image_size)), unreadable, display)
+        run = start(decided_by(config, splits, ranks), splits, device, ranks, stop)
         known = known_pictures(splits, config.knn_pictures, config.neighbours, config.knn_temperature)
         figures = [] if known is None else ["val_image_knn"]
-        with open_run(run, config, out, resume, display, ["key_momentum", DEVIATION, RANK], figures) as history:
+        columns = FOLLOWED if hasattr(run.model, "advance") else ()
+        with open_run(run, config, out, resume, display, columns, figures) as history:
             return learn(run, config, splits, known, unreadable, history, out, display)
 
 
@@ -176,6 +201,7 @@ def learn(
     """The loop: batch → losses → update → look, to the end of the run; its metrics."""
     dtype, rate = autocast_dtype(config.precision, run.device), partial(rate_of, config, run.total)
     checkpoints, made, spread, warned = out / "checkpoints", [], {}, []
+    follows, filled = hasattr(run.model, "advance"), []
 
     def losses_of(network: nn.Module, loaded: Loaded) -> dict[str, torch.Tensor]:
         with autocast(run.device, dtype):
@@ -189,12 +215,9 @@ def learn(
             warned.append(line)
             display.say(f"warning: {line}")
         if history is not None:
-            values = {
-                "lr": rate(step),
-                "loss": row["loss_contrast"],
-                NORM: row[NORM],
-                "key_momentum": slow(config, run, step),
-            }
+            loss = sum(value for name, value in row.items() if name != NORM)
+            values = {"lr": rate(step), "loss": loss, NORM: row[NORM]}
+            values |= {"key_momentum": slow(config, run, step)} if follows else {}
             history.add(step=step + 1, seconds=run.seconds, **values, **dict(zip((DEVIATION, RANK), looked)))
 
     def then() -> None:
@@ -203,8 +226,10 @@ def learn(
 
     def look(history: History | None = history) -> tuple[Bundle, Validation | None]:
         run.settle()
+        filled[:] = of_first(run.ranks, lambda: fill_in(run, config, splits, out))
         looked = None if known is None else partial(look_around, known=known, run=run, display=display)
-        return measure(run, bundle_of(run, config, noted(splits, unreadable, warned)), out, history, looked, display)
+        bundle = bundled(encoder_of(run.result), run, config, noted(splits, unreadable, warned))
+        return measure(run, bundle, out, history, looked, display)
 
     watch, reached = LossWatch(run, splits.train, out, losses_of, note), None
     batches = partial(batches_of, config, splits, run, unreadable, display.say)
@@ -213,10 +238,9 @@ def learn(
             reached = look()
         for step, part in steps(run, batches, rate, display):
             losses = losses_of(run.network, part)
-            if step % config.features_every == 0 and run.part + 1 == run.parts:
-                queries = gathered_rows(torch.cat([m.queries for m, _ in made]))
-                spread[step] = collapse.deviation(queries), collapse.rank(queries)
-            if not update(run, losses, watch, clip_norm=config.clip_norm, then=then):
+            if follows and step % config.features_every == 0 and run.part + 1 == run.parts:
+                spread[step] = spread_of([m for m, _ in made])
+            if not update(run, losses, watch, clip_norm=config.clip_norm, then=then if follows else lambda: None):
                 continue  # with the next part of the batch
             if due(run, config.validate_every):
                 reached = look()
@@ -224,7 +248,23 @@ def learn(
                 run.save(checkpoints, config.keep_checkpoints)
         # A run that was killed after its last checkpoint is measured once more.
         reached = reached or look(history=None)
-        return of_first(run.ranks, lambda: finish(run, noted(splits, unreadable, warned), reached, out, display))
+        splits = noted(splits, unreadable, warned)
+        return of_first(run.ranks, lambda: end(run, config, splits, reached, filled, out, display))
+
+
+def end(
+    run: Run,
+    config: Config,
+    splits: Splits,
+    reached: tuple[Bundle, Validation | None],
+    filled: Sequence[Shot],
+    out: Path,
+    display: Display,
+) -> dict[str, Any]:
+    """What is left when all is learnt: of a MAE the network with its decoder too."""
+    if isinstance(run.model, MAE):
+        bundled(whole_of(run.model), run, config, splits).save(out / "whole")
+    return finish(run, splits, reached, out, display, filled)
 
 
 def slow(config: Config, run: Run, step: int) -> float:
@@ -237,53 +277,29 @@ def start(config: Config, splits: Splits, device: torch.device, ranks: Ranks, st
     numbers = {key: getattr(config, key) for key in _NUMBERS if getattr(config, key) is not None}
     for key in numbers.keys() - numbers_of(config.method):
         raise UserError(f"config key {key!r}: {config.method} has none; leave it out")
+    args = dict(config.model_args) | ({"in_channels": config.in_channels} if config.in_channels != 3 else {})
+    if config.method == "mae" and config.model.startswith("vit_"):  # its table of positions is that of the views
+        args = {"image_size": config.image_size, **args}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        method = build_method(config.method, config.model, config.model_args, numbers)
-    check_fit(config, method, len(splits.train), ranks.count)
-    return begin_run(config, method, splits, None, None, device, ranks, stop)
+        method = build_method(config.method, config.model, args, numbers, config.pixels)
+    check_fit(config, method, sides_of(config.image_size), len(splits.train), ranks.count)
+    return begin_run(config, method, splits, None, None, device, ranks, stop, {"beta2": config.beta2})
 
 
-def check_fit(config: Config, method: Any, pictures: int, ranks: int) -> None:
-    """Raise UserError where batch, queue, groups of batch norm and pictures do not fit each other."""
-    batch = config.batch_size
-    if pictures < batch:
-        raise UserError(
-            f"{pictures} pictures are fewer than batch_size={batch}: add pictures, or use a smaller batch_size"
-        )
-    if config.accumulate > 1 and not method.accumulates:
-        raise UserError(
-            f"accumulate={config.accumulate}: {config.method} tells the pictures of a batch from each other, and parts "
-            "of it would be another loss; use accumulate=1 with more processes or a smaller batch_size"
-        )
-    if not hasattr(method, "queue"):
-        return
-    waiting, new = method.queue.shape[1], batch * (2 if method.symmetric else 1)
-    if waiting % new:
-        fits = max(1, waiting // new) * new
-        raise UserError(f"queue={waiting} is no multiple of the {new} keys of a batch: use queue={fits}")
-    if waiting > pictures:
-        raise UserError(
-            f"queue={waiting} is more than the {pictures} pictures, which would wait in it several times: use "
-            f"queue={max(new, pictures // new * new)}"
-        )
-    share, group = batch // ranks // config.accumulate, method.bn_group
-    if batch % (ranks * config.accumulate) == 0 and share % group:
-        raise UserError(
-            f"bn_group={group} does not divide the {share} pictures that a process takes at a time: use "
-            f"bn_group={max(g for g in range(1, share + 1) if share % g == 0 and g <= max(group, 2))}"
-        )
-    if group == share * ranks:
-        raise UserError(
-            f"bn_group={group} is all pictures that are seen at a time, and keys would share statistics with their "
-            f"queries: use bn_group={max(2, group // 2)}"
-        )
+def decided_by(config: Config, splits: Splits, ranks: Ranks) -> Config:
+    """`config` with what the data decides: mean and deviation of channels that are not RGB."""
+    if config.pixels is not None or config.in_channels == 3:
+        return config
+    pixels = of_first(ranks, lambda: channel_spread(splits.train, config.in_channels, config.seed))
+    return config.model_copy(update={"pixels": pixels})
 
 
 def batches_of(
     config: Config, splits: Splits, run: Run, unreadable: Unreadable, say: Say, first: int, count: int
 ) -> Iterator[Loaded]:
     """This rank's share of the training batches of `count` steps from step `first`."""
+    method: Any = run.result
     same = ("image_size", "area", "ratio", "flip", "jitter", "jitter_chance", "grey_chance", "blur")
     shared = {key: getattr(config, key) for key in same}
     views = [
@@ -292,7 +308,7 @@ def batches_of(
     ]
     batches = shuffled_batches(
         splits.train,
-        ViewBatches(splits.train, (views[0], views[1]), raw=run.device.type != "cpu"),
+        ViewBatches(splits.train, tuple(views[: method.views]), run.device.type != "cpu", config.in_channels),
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=first,
@@ -311,23 +327,23 @@ def batches_of(
         yield loaded
 
 
-def encoder_of(run: Run, config: Config) -> nn.Module:
-    """A copy of the encoder as it stands, without its head."""
-    method: Any = run.result
-    spec = method.spec["encoder"]
-    with torch.random.fork_rng(devices=[]):
-        encoder = build(spec["name"], 0, spec["conventions"], **spec["args"])
-    state = {name: value for name, value in method.pretrained.state_dict().items() if not name.startswith("fc.")}
-    encoder.load_state_dict(state)
-    return encoder.to(run.device).eval()
+def fill_in(run: Run, config: Config, splits: Splits, out: Path) -> list[Shot]:
+    """What a MAE fills in now, on pictures of val where there are any; written to `reconstructions/` too."""
+    if not isinstance(run.model, MAE) or not config.samples:
+        return []
+    shown = splits.val if splits.val is not None and len(splits.val) else splits.train
+    sides, channels = sides_of(config.image_size), config.in_channels
+    shots = reconstruction_shots(run.model, shown, config.samples, sides=sides, channels=channels, seed=config.seed)
+    write_sheet(out / "reconstructions" / f"{run.step:08d}.png", shots)
+    return shots
 
 
-def bundle_of(run: Run, config: Config, splits: Splits) -> Bundle:
-    """The bundle as it stands, on every rank."""
+def bundled(network: nn.Module, run: Run, config: Config, splits: Splits) -> Bundle:
+    """A bundle of `network`, an encoder or a MAE with its decoder; pictures are squares to it."""
     return Bundle.of(
-        encoder_of(run, config),
+        network,
         {},
-        image_size=config.image_size,
+        image_size=min(sides_of(config.image_size)),
         resize=config.test_resize,
         lineage=run_record(recipe="pretrain", **run.identity, steps=run.step, seconds=run.seconds, notes=splits.notes),
     )
@@ -336,3 +352,7 @@ def bundle_of(run: Run, config: Config, splits: Splits) -> Bundle:
 def noted(splits: Splits, unreadable: Unreadable, warned: Sequence[str]) -> Splits:
     """`splits` with what was found while learning."""
     return replace(splits, notes=(*splits.notes, *unreadable.notes(), *warned))
+
+
+def _of_views(chance: float | tuple[float, float]) -> float:
+    return max(chance) if isinstance(chance, tuple) else chance

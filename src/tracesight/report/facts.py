@@ -56,8 +56,8 @@ class ReportFacts:
     name: what was learnt, e.g. the name of the data folder. task: "segment", "detect" or "classify". training: None
     where only an evaluation is reported. splits: in the order to show. metrics: of `evaluation.evaluate` or
     `evaluate_classes`, on the split `evaluated_on`. operating: what the operating threshold gives there. commands:
-    (what for, command line) to type next. samples, mistakes: pictures. notes: sentences that the reader must not miss.
-    versions: of the software, and anything else that says where the page came from.
+    (what for, command line) to type next. filled, samples, mistakes: pictures. notes: sentences that the
+    reader must not miss. versions: of the software, and anything else that says where the page came from.
     """
 
     name: str
@@ -68,6 +68,7 @@ class ReportFacts:
     evaluated_on: str = "val"
     operating: Mapping[str, float | None] | None = None
     commands: tuple[tuple[str, str], ...] = ()
+    filled: tuple[Shot, ...] = ()
     samples: tuple[Shot, ...] = ()
     mistakes: tuple[Shot, ...] = ()
     notes: tuple[str, ...] = ()

@@ -31,6 +31,10 @@ MEANINGS = {
     "ARm": "recall, objects of 32² to 96² pixels",
     "ARl": "recall, objects over 96² pixels",
 }
+FILLED = (
+    "On the left what the network sees, in the middle what it fills in, on the right the picture. Where patches are "
+    "normalised one by one (normalised=true), mean and deviation of each patch that it fills in are the true ones."
+)
 TASKS = {
     "segment": "Instance segmentation", "detect": "Object detection", "classify": "Classification",
     "features": "Pretraining without labels",
@@ -68,6 +72,7 @@ def _sections(facts: ReportFacts) -> list[tuple[str, str, str]]:
         ("figures", f"Figures on {facts.evaluated_on}", _figures(facts.metrics)),
         ("curves", "Curves", _curves(facts.training)),
         ("classes", "By class", _classes(facts.metrics)),
+        ("filled", "Hidden patches filled in", shots(facts.filled, FILLED, " pairs")),
         ("samples", "Samples", shots(facts.samples, f"{sides} {_shown(facts)}", layout)),
         ("mistakes", "Worst mistakes", shots(facts.mistakes, f"{sides} {marks}", layout or " pairs")),
         ("data", "The data", _data(facts.splits, facts.task)),

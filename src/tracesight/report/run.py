@@ -37,6 +37,7 @@ def write_run(
     hardware: str,
     config: Mapping[str, Any],
     notes: Sequence[str] = (),
+    filled: Sequence[Shot] = (),
 ) -> None:
     """Write the pages of a run into its folder, from its history.csv and what `bundle` reached.
 
@@ -47,6 +48,7 @@ def write_run(
         start: what the weights began as, as in `TrainingFacts`, and so `steps`, `seconds` and `hardware`.
         config: the resolved configuration; `samples` of it pictures are drawn.
         notes: sentences that the reader must not miss.
+        filled: pictures of what a masked autoencoder fills in.
     """
     history = read_history(out / "history.csv")
     draw_curves(history, out / "curves.png")
@@ -75,6 +77,7 @@ def write_run(
         evaluated_on="val" if "val" in splits or bundle.task != "features" else "a fifth of train",
         operating=None if validation is None else validation.operating,
         commands=commands(out, bundle.task),
+        filled=tuple(filled),
         samples=tuple(drawn),
         mistakes=tuple(mistakes),
         notes=tuple(notes),

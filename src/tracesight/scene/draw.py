@@ -154,15 +154,21 @@ def side_by_side(left: Image.Image, right: Image.Image, titles: tuple[str, str])
     if left.width != right.width:
         width = max(1, round(right.width * left.height / right.height))
         right = right.resize((width, left.height), Image.Resampling.LANCZOS)
-    size = font_size((max(left.width, right.width), max(left.height, right.height)))
-    size = round(size * 1.15)
+    return in_a_row((left, right), titles)
+
+
+def in_a_row(pictures: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
+    """Pictures from left to right, each below its title, as large as they are; lower ones are filled up below."""
+    highest = max(picture.height for picture in pictures)
+    size = round(font_size((max(picture.width for picture in pictures), highest)) * 1.15)
     gap, head = max(4, size // 2), round(size * 2)
-    height = head + max(left.height, right.height)
-    sheet = Image.new("RGB", (left.width + gap + right.width, height), _STRIP)
-    draw = ImageDraw.Draw(sheet)
-    for picture, title, x in ((left, titles[0], 0), (right, titles[1], left.width + gap)):
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, head + highest), _STRIP)
+    draw, x = ImageDraw.Draw(sheet), 0
+    for picture, title in zip(pictures, titles):
         sheet.paste(picture.convert("RGB"), (x, head))
         draw.text((x + gap, head // 2), title, (240, 242, 245), font_for(title, size), anchor="lm")
+        x += picture.width + gap
     return sheet
 
 

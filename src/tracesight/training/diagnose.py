@@ -160,7 +160,7 @@ def _bad_picture(batch: Batch, targets: Any, pictures: Sequence[str]) -> str | N
     parts = {"images": batch.images}
     parts |= {said: getattr(targets, name) for name, said in _LEARNT.items() if hasattr(targets, name)}
     for kind, rows in parts.items():
-        for name, row in zip(pictures, rows):
+        for name, row in zip(pictures, rows if rows is not None else ()):
             if not _finite(row):
                 return f"{kind} of {name}: {_said(row)}"
     return None

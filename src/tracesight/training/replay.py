@@ -90,7 +90,8 @@ def save_replay(
             "spec": json.loads(json.dumps(spec)),
             "model": {name: _kept(tensor) for name, tensor in model_state.items()},
             "batch": {name: c if c is None else _kept(c) for name, c in loaded.batch._asdict().items()},
-            "targets": loaded.targets and {name: _kept(tensor) for name, tensor in loaded.targets._asdict().items()},
+            "targets": loaded.targets
+            and {name: c if c is None else _kept(c) for name, c in loaded.targets._asdict().items()},
             "indices": [int(index) for index in loaded.indices],
             "original_sizes": [(int(height), int(width)) for height, width in loaded.original_sizes],
             "pictures": [str(picture) for picture in pictures],
@@ -205,7 +206,8 @@ def _model(held: dict[str, Any], device: torch.device) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         if "encoder" in spec:  # of a pretraining
             encoder = spec["encoder"]
-            model = build_method(spec["name"], encoder["name"], encoder["args"], spec["args"])
+            pixels = held["config"].get("pixels")
+            model = build_method(spec["name"], encoder["name"], encoder["args"], spec["args"], pixels)
         else:
             model = build(spec["name"], spec["num_classes"], spec["conventions"], **spec["args"])
     model.load_state_dict(held["model"])

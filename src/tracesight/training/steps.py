@@ -172,7 +172,8 @@ def _between(loaded: Loaded, begin: int, end: int) -> Loaded:
     batch = type(loaded.batch)(*columns)
     targets = loaded.targets
     if targets is not None:
-        rows = {name: tensor[begin:end] for name, tensor in targets._asdict().items() if name != "mask_pixels"}
+        held = {name: c for name, c in targets._asdict().items() if name != "mask_pixels" and c is not None}
+        rows = {name: column[begin:end] for name, column in held.items()}
         targets = targets._replace(**rows)
     return Loaded(batch, targets, loaded.indices[begin:end], loaded.original_sizes[begin:end])
 

@@ -1,0 +1,183 @@
+"""Masked autoencoding on a few small pictures: what a run leaves, resumed, other channels and shapes, bad input."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import assert_same, checkpoints, killed, without_report
+
+import tracesight as ts
+from tracesight.data.formats import read_dataset
+from tracesight.errors import UserError
+from tracesight.recipes import pretrain
+from tracesight.recipes.pretrain import Config
+from tracesight.report.reconstructions import middle, reconstruction_shots
+from tracesight.training.history import read_history
+from tracesight.training.replay import replay, save_replay
+
+SMALL: dict[str, Any] = {
+    "method": "mae", "model": "vit_tiny_patch4", "decoder": (16, 1, 2), "image_size": 16, "max_steps": 4,
+    "batch_size": 8, "optimiser": "adamw", "lr": 1e-3, "beta2": 0.95, "validate_every": 2, "checkpoint_every": 2,
+    "keep_checkpoints": 2, "samples": 2, "jitter_chance": 0.0, "grey_chance": 0.0, "blur_chance": (0.0, 0.0),
+    "precision": "fp32", "device": "cpu", "workers": 0, "threads": 1,
+}  # fmt: skip
+
+
+def small(**changed: Any) -> Config:
+    return Config(**{**SMALL, **changed})
+
+
+def run(config: Config, data: Any, out: Path, **options: Any) -> dict[str, Any]:
+    return pretrain.train(config, data, out, progress=lambda line: None, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with without_report():
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten pictures of two kinds, dark and light."""
+    folder, rng = tmp_path_factory.mktemp("kinds"), np.random.default_rng(0)
+    for kind, low in (("dark", 0), ("light", 128)):
+        (folder / kind).mkdir()
+        for number in range(5):
+            pixels = rng.integers(low, low + 128, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((24, 20)).save(folder / kind / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(small(), pictures, out)
+    return out
+
+
+def test_a_run_leaves_what_it_promises(whole, pictures):
+    rows = read_history(whole / "history.csv")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "val_image_knn" in row] == [2, 4]
+    assert not {"key_momentum", "features_rank"} & set().union(*rows)
+    encoder, full = ts.load(whole / "last"), ts.load(whole / "whole")
+    assert (encoder.task, full.task) == ("features", "features")
+    assert encoder.spec["name"] == "vit_tiny_patch4" and encoder.spec["args"] == {"image_size": 16}
+    assert full.spec["name"] == "mae_vit_tiny_patch4" and full.lineage["config"]["method"] == "mae"
+    state = torch.load(checkpoints(whole)[-1], weights_only=False)["model"]
+    for bundle in (encoder, full):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in bundle.model.state_dict().items())
+    assert full.model.state_dict().keys() == state.keys()
+    with pytest.raises(UserError, match=r"names nothing.*--init"):
+        encoder.predict(pictures / "dark" / "0.png")
+
+
+def test_figures_show_what_the_network_fills_in(whole, pictures):
+    drawn = sorted((whole / "reconstructions").iterdir())
+    assert [path.name for path in drawn] == ["00000002.png", "00000004.png"]
+    model: Any = ts.load(whole / "whole").model
+    options = {"sides": (16, 16), "channels": 3, "seed": 0}
+    first, second = reconstruction_shots(model, read_dataset(pictures), 2, **options)
+    assert first.caption.endswith("0.png") and second.caption.endswith("0.png")
+    sheet = np.asarray(Image.open(drawn[1]))
+    # Two strips below each other, each of three pictures of 160 pixels.
+    assert sheet.shape[0] == 2 * first.image.height and sheet.shape[1] == first.image.width > 3 * 160
+    assert np.array_equal(sheet[: first.image.height], np.asarray(first.image))
+    strip = np.asarray(first.image)[-160:]
+    gap = (strip.shape[1] - 3 * 160) // 2
+    masked, filled, true = (strip[:, k * (160 + gap) : k * (160 + gap) + 160] for k in range(3))
+    hidden = (masked == 127).all(2)
+    assert 0.7 < hidden.mean() < 0.8
+    assert np.array_equal(filled[~hidden], true[~hidden]) and not np.array_equal(filled[hidden], true[hidden])
+
+
+def test_the_middle_of_a_picture_has_the_shape_that_is_asked_for():
+    image = np.zeros((20, 60, 1), np.uint8)
+    image[:, 20:40] = 200
+    assert (middle(image, (10, 10)) == 200).all()
+    assert middle(image, (5, 30)).shape == (5, 30, 1)
+
+
+def test_killed_and_resumed_equals_not_killed(whole, pictures, tmp_path):
+    out = killed(whole, tmp_path / "run", 2)
+    run(small(), pictures, out, resume=True)
+    assert_same(whole, out)
+
+
+def test_five_channels_and_oblong_views(tmp_path):
+    import tifffile
+
+    data = tmp_path / "data"
+    data.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        planes = rng.integers(0, 60000, (5, 30, 40), dtype=np.uint16)
+        tifffile.imwrite(data / f"{number}.tif", planes, photometric="minisblack")
+    config = small(in_channels=5, image_size=(16, 24), batch_size=4, max_steps=2, accumulate=2, validate_every=0)
+    run(config, data, tmp_path / "run")
+    bundle = ts.load(tmp_path / "run" / "last")
+    assert bundle.spec["args"] == {"image_size": [16, 24], "in_channels": 5}
+    assert len(bundle.preprocessing["mean"]) == 5 and 0.3 < bundle.preprocessing["mean"][4] < 0.6
+    assert ts.load(tmp_path / "run" / "whole").model.grid == (4, 6)
+    assert Image.open(tmp_path / "run" / "reconstructions" / "00000002.png").width > 3 * 160
+
+
+def test_a_saved_step_of_one_view_can_be_run_again(pictures, tmp_path):
+    from tracesight.data.batch import Loaded
+    from tracesight.data.view_batch import ViewBatches
+    from tracesight.data.views import View
+    from tracesight.models.methods import build_method
+    from tracesight.training.pretraining import made_of
+
+    dataset = read_dataset(pictures)
+    made = ViewBatches(dataset, (View(16),), raw=False)([dataset[0], dataset[1]], np.array([[0, 0], [0, 1]]))
+    loaded = Loaded(*made, [0, 1], [(20, 24)] * 2)
+    method = build_method("mae", "vit_tiny_patch4", {"image_size": 16}, {"decoder": [16, 1, 2]})
+    losses = {name: loss.item() for name, loss in made_of(method, method, loaded).losses.items()}
+    assert save_replay(
+        tmp_path / "bad.pt", step=0, losses=losses, found="", config=small().model_dump(), spec=method.spec,
+        model_state=method.state_dict(), loaded=loaded, pictures=["a", "b"],
+    )  # fmt: skip
+    again = replay(tmp_path / "bad.pt", device="cpu", say=lambda line: None)
+    assert again.now == pytest.approx(losses) and list(losses) == ["loss_reconstruction"]
+
+
+def test_a_broken_picture_is_passed_over_in_figures_too(pictures, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(pictures / "dark", data)
+    content = (data / "0.png").read_bytes()
+    (data / "0.png").write_bytes(content[:-40])
+    metrics = run(small(batch_size=4, max_steps=1, broken=1), data, tmp_path / "run")
+    assert any("passed over" in note for note in metrics["notes"])
+    assert Image.open(tmp_path / "run" / "reconstructions" / "00000001.png").height < 2 * 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"image_size": 18}, r"image_size=\[18, 18\]: sides must be multiples of the patch's 4"),
+        ({"queue": 8}, "config key 'queue': mae has none"),
+        ({"model": "cifar_resnet20"}, "choose a vision transformer"),
+        ({"model": "mae_vit_tiny_patch4"}, "is a method of its own"),
+        ({"method": "moco-v2", "decoder": None}, "moco-v2 is for residual networks here"),
+        ({"batch_size": 32}, "10 pictures are fewer than batch_size=32"),
+    ],
+)
+def test_keys_that_do_not_fit(pictures, tmp_path, changed, words):
+    with pytest.raises(UserError, match=words):
+        run(small(**changed), pictures, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_changes_of_colour_are_for_rgb():
+    with pytest.raises(ValueError, match="are for RGB: set them to 0"):
+        small(in_channels=5, grey_chance=0.2)
