@@ -6,8 +6,9 @@
 Ours is the recipe's own loop from the files on: reading, decoding and augmenting in a worker, losses, update, the watch
 over losses, history, progress. The plain loop gets the same batches as tensors that are standardised already, the same
 weights, `nn.CrossEntropyLoss` and `torch.optim.SGD`; ResNet-50 is torchvision's. Both run in turn, from the beginning
-each time; the first steps of each are not counted. Small pictures are decoded once, so that the first epoch is slower
-than those that follow: an epoch of `cifar` has 20 steps here, the first one is shown by itself, and the others count.
+each time; the first steps of each are not counted. Pictures that fit into memory are decoded once, so that the first
+epoch is slower than those that follow: an epoch of `cifar` has 20 steps here, the first one is shown by itself, and the
+others count; an epoch of `photos` has 4 steps, 3 of which are not counted.
 Exit status 1 where ours has less than 0.95 of its steps a second, or where the first ten losses differ by more than
 1e-4 from those of the plain loop on tensors that lie in memory as ours do (channels last; it is timed as torch lays
 them out by itself).

@@ -37,9 +37,15 @@ def test_small_pictures_are_decoded_once(tmp_path: Path) -> None:
         batches()(records, keys)
 
 
-def test_large_ones_are_read_again(tmp_path: Path) -> None:
-    records, keys, make = made(tmp_path, 48), np.array([[5, 0], [5, 1]]), batches()
-    make(records, keys)
-    (tmp_path / "1.png").unlink()
-    with pytest.raises(UserError, match=r"1\.png: no such picture"):
-        make(records, keys)
+def test_large_ones_are_decoded_once_while_all_of_them_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records, keys, bytes_of_one = made(tmp_path, 48), np.array([[5, 0], [5, 1]]), 48 * 48 * 3
+    monkeypatch.setattr("tracesight.data.kept.ROOM", 2 * bytes_of_one)
+    fits = batches()
+    before = fits(records, keys)[0].images
+    monkeypatch.setattr("tracesight.data.kept.ROOM", 2 * bytes_of_one - 1)
+    does_not = batches()
+    assert torch.equal(does_not(records, keys)[0].images, before)
+    (tmp_path / "0.png").unlink()
+    assert torch.equal(fits(records, keys)[0].images, before)
+    with pytest.raises(UserError, match=r"0\.png: no such picture"):
+        does_not(records, keys)
