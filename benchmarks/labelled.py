@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from tracesight.data.batch import Batch, Targets, collate
+from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_dataset
 from tracesight.data.pictures import open_picture
 from tracesight.data.record import Annotation
 from tracesight.data.sample import Sample, decoded, load_sample
-from tracesight.data.transforms import resize, resized_size
+from tracesight.data.transforms import eval_transform, resize, resized_size
 
 
 def photograph_batch(paths: list[Path], side: int) -> tuple[Batch, Targets]:
     """Photographs of `coco64` resized to this short side, their polygons drawn at that size. Keys are (0, position)."""
-    return _batch([_photograph(path, side) for path in paths])
+    return next(_batches((_photograph(path, side) for path in paths), len(paths)))
 
 
 def nuclei_batch(train: Path, count: int, side: int = 256) -> tuple[Batch, Targets]:
     """The first `count` pictures of `nuclei/train` that are `side` pixels high and wide and hold an object."""
-    dataset, samples = read_dataset(train), []
-    for record in dataset:
-        if (record.height, record.width) == (side, side) and record.annotations:
-            samples.append(decoded(load_sample(record, dataset.labels)))
-            if len(samples) == count:
-                break
-    return _batch(samples)
+    return next(nuclei_batches(train, count, side))
 
 
-def _batch(samples: list[Sample]) -> tuple[Batch, Targets]:
-    return collate(samples, [(0, position) for position in range(len(samples))])
+def nuclei_batches(train: Path, size: int, side: int = 256) -> Iterator[tuple[Batch, Targets]]:
+    """Batches of `size` pictures of `nuclei/train` that are `side` pixels high and wide and hold an object, in order.
+
+    None is drawn twice, and none is smaller. Keys are (0, number of the picture).
+    """
+    dataset = read_dataset(train)
+    fit = (r for r in dataset if (r.height, r.width) == (side, side) and r.annotations)
+    return _batches((decoded(load_sample(record, dataset.labels)) for record in fit), size)
+
+
+def box_batches(dataset: Dataset, size: int, side: int) -> Iterator[tuple[Batch, Targets]]:
+    """The same of all pictures with objects, boxes alone, resized to this short side."""
+    some = (record for record in dataset if record.annotations)
+    samples = (load_sample(record, dataset.labels, with_masks=False) for record in some)
+    return _batches((eval_transform(sample, image_size=side) for sample in samples), size)
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[tuple[Batch, Targets]]:
+    drawn: list[Sample] = []
+    for number, sample in enumerate(samples, 1):
+        drawn.append(sample)
+        if len(drawn) == size:
+            keys = [(0, position) for position in range(number - size, number)]
+            yield collate(drawn, keys, with_masks=drawn[0].masks is not None)
+            drawn = []
 
 
 def _photograph(path: Path, side: int) -> Sample:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +23,7 @@ import tracesight.weights as weights
 from tracesight.data.batch import Batch, Targets, moved, predict_batch
 from tracesight.models.build import build
 from tracesight.models.norms import norm_layer
-from tracesight.models.rpn import every_anchor
+from tracesight.models.pixels import IMAGENET_MEAN, IMAGENET_STD
 from tracesight.predict import detections_to_objects
 from tracesight.scene import SceneObject
 
@@ -113,18 +115,28 @@ def _calibrate(model: nn.Module, pictures: list[Tensor]) -> None:
 
 
 def small_peer(model: nn.Module, side: int) -> nn.Module:
-    """torchvision's parts put together to `model`: our Mask R-CNN on a ResNet-18 with group norm, any widths.
+    """torchvision's parts put together to `model`: our Faster or Mask R-CNN on a ResNet-18 with group norm, any widths.
 
     The weights are random and its own: `load_weights` gives them to `model`. The number of steps is as in `model`.
     """
     width = model.backbone.fpn.inner_blocks[0][0].out_channels
     heads, proposals = model.roi_heads.settings, model.rpn.settings
-    classes = model.spec["num_classes"]
-    boxes, masks = model.roi_heads.box_head.fc7.out_features, model.roi_heads.mask_predictor.conv5_mask.out_channels
+    classes, boxes = model.spec["num_classes"], model.roi_heads.box_head.fc7.out_features
     levels = ["0", "1", "2", "3"]
     torch.manual_seed(0)
     body = resnet18(weights=None, norm_layer=norm_layer("group"))
-    return detection.MaskRCNN(
+    kind, masks = detection.FasterRCNN, {}
+    if model.roi_heads.mask_predictor is not None:
+        mask_width = model.roi_heads.mask_predictor.conv5_mask.out_channels
+        kind, masks = (
+            detection.MaskRCNN,
+            {
+                "mask_roi_pool": MultiScaleRoIAlign(levels, 14, 2),
+                "mask_head": MaskRCNNHeads(width, (mask_width,) * 4, 1),
+                "mask_predictor": MaskRCNNPredictor(mask_width, mask_width, classes),
+            },
+        )
+    return kind(
         BackboneWithFPN(body, {f"layer{i + 1}": level for i, level in enumerate(levels)}, [64, 128, 256, 512], width),
         rpn_anchor_generator=AnchorGenerator(
             tuple(tuple(sizes) for sizes in model.spec["args"]["anchor_sizes"]), ((0.5, 1.0, 2.0),) * 5
@@ -139,11 +151,9 @@ def small_peer(model: nn.Module, side: int) -> nn.Module:
         box_batch_size_per_image=heads.batch,
         box_detections_per_img=heads.max_objects,
         box_roi_pool=MultiScaleRoIAlign(levels, 7, 2),
-        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2),
         box_head=TwoMLPHead(width * 49, boxes),
         box_predictor=FastRCNNPredictor(boxes, classes),
-        mask_head=MaskRCNNHeads(width, (masks,) * 4, 1),
-        mask_predictor=MaskRCNNPredictor(masks, masks, classes),
+        **masks,
     )
 
 
@@ -177,9 +187,31 @@ def on(columns, device: torch.device | str):
     return moved(columns, device)
 
 
+def doubled(theirs: nn.Module, model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Both in double precision, where rounding is too small to reorder anything: what differs then is a difference."""
+    # torchvision rounds its mean and deviation to the pictures' type, ours are float32: 1e-8 can turn a ReLU around.
+    for name, values in (("pixel_mean", IMAGENET_MEAN), ("pixel_std", IMAGENET_STD)):
+        setattr(model, name, torch.tensor(values, dtype=torch.float64, device=device_of(model)).view(1, 3, 1, 1))
+    return theirs.double(), model.double()
+
+
+def doubled_batch(batch: Batch, targets: Targets) -> tuple[Batch, Targets]:
+    """Pictures and labels in double precision."""
+    labels = targets._replace(boxes=targets.boxes.double(), mask_boxes=targets.mask_boxes.double())
+    return batch._replace(images=batch.images.double()), labels
+
+
+def resized_picture(picture: np.ndarray, side: int) -> Tensor:
+    """What our network sees of a decoded picture (H, W, 3) uint8: (3, h, w) float32 in 0–1, not yet standardised."""
+    batch = predict_batch([picture], side)
+    height, width = batch.sizes[0].tolist()
+    return batch.images[0, :, :height, :width]
+
+
 def our_objects(model: nn.Module, picture: np.ndarray, side: int) -> tuple[SceneObject, ...]:
     """What `predict` makes of a decoded picture (H, W, 3) uint8; each category id is the network's own label."""
     batch = on(predict_batch([picture], side), device_of(model))
+    batch = batch._replace(images=batch.images.to(next(model.parameters()).dtype))
     with torch.inference_mode():
         detections = model(batch)
     height, width = batch.sizes[0].tolist()
@@ -208,10 +240,21 @@ def as_picture(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1) / 255
 
 
-def their_detections(theirs: nn.Module, picture: Tensor) -> dict[str, Tensor]:
-    """torchvision's detections of one picture (3, H, W), masks made binary."""
+def their_detections(theirs: nn.Module, picture: Tensor, resized: Tensor | None = None) -> dict[str, Tensor]:
+    """torchvision's detections of one picture (3, H, W), masks made binary.
+
+    resized: (3, h, w) in 0–1, which its network sees instead of what torch would resize. torch's kernels round the
+    places that pixels come from once or twice, depending on processor and threads; the pixels then differ by 1e-5 and
+    more, and of that a random network makes more than of all other rounding.
+    """
+    like = next(theirs.parameters())
+    if resized is not None:
+        pixels = theirs.transform.normalize(resized.to(like))
+        theirs.transform.resize = lambda _image, target: (pixels, target)
     with torch.inference_mode():
-        out = {name: value.cpu() for name, value in theirs([picture.to(device_of(theirs))])[0].items()}
+        out = {name: value.cpu() for name, value in theirs([picture.to(like)])[0].items()}
+    if resized is not None:
+        del theirs.transform.resize
     if "masks" in out:
         out["masks"] = out["masks"][:, 0] > 0.5
     return out
@@ -300,21 +343,28 @@ def for_torchvision(batch: Batch, targets: Targets, masks: Tensor) -> tuple[list
     return images, labels
 
 
+@contextmanager
+def recorded(part: nn.Module) -> Iterator[list]:
+    """What `part.sample`, of an RPN or of heads over regions, returns meanwhile."""
+    sample, seen = part.sample, []
+    part.sample = lambda *given: seen.append(sample(*given)) or seen[-1]
+    yield seen
+    del part.sample
+
+
 def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, masks: Tensor):
     """(our losses, torchvision's) on one batch, both training on the proposals and samples that ours chose.
 
     masks: (N, M, H, W) whole ground-truth masks, as torchvision wants them. Pictures are taken as large as they are.
-    `theirs` keeps the choices: it can train on nothing else afterwards.
+    `theirs` keeps the choices: it can train on nothing else afterwards, but for another call.
     """
     theirs.train()
     theirs.transform._skip_resize = True
     images, labels = for_torchvision(batch, targets, masks)
-    with torch.no_grad():
-        features = model.backbone(model.standardise(batch))
-        anchors = every_anchor(model.rpn.grid(features, batch.images), model.rpn.head(features)[0])
-        index, valid, positive, _ = model.rpn.sample(anchors, batch, targets)
-        proposals, _ = model.rpn(features, batch, targets)
-        sampled = model.roi_heads.sample(proposals, batch, targets)
+    # One pass, from which the choices are taken: a second one need not round alike, and might choose others.
+    with recorded(model.rpn) as anchors, recorded(model.roi_heads) as regions:
+        losses = model(batch, targets)
+    (index, valid, positive, _), sampled = anchors[0], regions[0]
 
     def anchor_sampler(status: list[Tensor]):
         chosen = []
@@ -332,11 +382,11 @@ def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, t
         gt = [w["boxes"][m.clamp(max=len(w["boxes"]) - 1)] for w, m in zip(wanted, matched)]
         return boxes, matched, classes, theirs.roi_heads.box_coder.encode(gt, boxes)
 
-    assign = theirs.rpn.assign_targets_to_anchors
+    assign = type(theirs.rpn).assign_targets_to_anchors
 
     def assign_in_any_precision(*arguments):
         # Their labels are float32 whatever the model is, and the loss refuses them in float64.
-        status, boxes = assign(*arguments)
+        status, boxes = assign(theirs.rpn, *arguments)
         return [s.to(batch.images.dtype) for s in status], boxes
 
     theirs.rpn.assign_targets_to_anchors = assign_in_any_precision
@@ -346,4 +396,4 @@ def losses_with_our_choices(theirs: nn.Module, model: nn.Module, batch: Batch, t
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    return model(batch, targets), theirs(images, labels)
+    return losses, theirs(images, labels)

@@ -84,7 +84,8 @@ def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.nd
 
 def _taps(length: int, resized: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For `count` pixels from `start` of a resized side: the two pixels they come from, and the second's weight."""
-    # In single precision, as torch has it: on a long side its rounding shows in the fifth digit of a weight.
+    # In single precision, as torch has it: on a long side its rounding shows in the fifth digit of a weight. Where
+    # torch fuses product and difference (AVX2) it rounds once; twice is the same on every processor.
     half, ratio = np.float32(0.5), np.float32(length) / np.float32(resized)
     at = np.maximum((np.arange(start, start + count, dtype=np.float32) + half) * ratio - half, np.float32(0))
     low = np.minimum(at.astype(np.int64), length - 1)
