@@ -43,6 +43,8 @@ VITS = {
     "vit_base_patch16": 86_567_656,
     "vit_large_patch16": 304_326_632,
     "vit_huge_patch14": 632_045_800,
+    # By hand: 784 positions and not 196, patches of 192 numbers and not 768.
+    "vit_tiny_patch8": 5_717_416 + 588 * 192 - 576 * 192,
     # By hand: ten classes, 64 positions and not 196, patches of 48 numbers and not 768.
     "vit_tiny_patch4": 5_717_416 - 990 * 193 - 132 * 192 - 720 * 192,
 }

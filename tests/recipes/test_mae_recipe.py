@@ -1,4 +1,4 @@
-"""Masked autoencoding on a few small pictures: what a run leaves, resumed, other channels and shapes, bad input."""
+"""Masked autoencoding on a few small pictures: what a run leaves, resumed, fine-tuned, probed, and bad input."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from small_runs import assert_same, checkpoints, killed, without_report
 import tracesight as ts
 from tracesight.data.formats import read_dataset
 from tracesight.errors import UserError
-from tracesight.recipes import pretrain
+from tracesight.recipes import classify, pretrain
 from tracesight.recipes.pretrain import Config
+from tracesight.recipes.probe import probe
 from tracesight.report.reconstructions import middle, reconstruction_shots
 from tracesight.training.history import read_history
 from tracesight.training.replay import replay, save_replay
@@ -129,6 +130,57 @@ def test_five_channels_and_oblong_views(tmp_path):
     assert len(bundle.preprocessing["mean"]) == 5 and 0.3 < bundle.preprocessing["mean"][4] < 0.6
     assert ts.load(tmp_path / "run" / "whole").model.grid == (4, 6)
     assert Image.open(tmp_path / "run" / "reconstructions" / "00000002.png").width > 3 * 160
+
+
+def tuned(bundle: Path, pictures: Path, out: Path, **changed: Any) -> Any:
+    """The network of a short fine-tuning."""
+    config = classify.Config(
+        model="vit_tiny_patch4", image_size=16, max_steps=1, batch_size=4, optimiser="adamw", lr=1e-2, samples=0,
+        device="cpu", precision="fp32", workers=0, threads=1, **changed,
+    )  # fmt: skip
+    classify.train(config, pictures, out, init=bundle, progress=lambda line: None)
+    return ts.load(out / "last").model
+
+
+def moved(model: Any, bundle: Path) -> dict[str, float]:
+    """By how much the parameters that the bundle has too have changed, at most."""
+    before = dict(ts.load(bundle).model.named_parameters())
+    return {
+        name: (parameter - before[name]).abs().max().item()
+        for name, parameter in model.named_parameters()
+        if name in before
+    }
+
+
+def test_fine_tuning_as_mae_has_it(whole, pictures, tmp_path):
+    args = {"pool": "mean", "drop_path": 0.2}
+    options: dict[str, Any] = {"model_args": args, "layer_decay": 0.5, "mixup": 0.8, "cutmix": 1.0,
+                               "label_smoothing": 0.1, "weight_decay": 0.0}  # fmt: skip
+    model = tuned(whole / "last", pictures, tmp_path / "run", **options)
+    assert model.fc_norm is not None and model.norm is None and model.drop_path == 0.2
+    changes = moved(model, whole / "last")
+    # Adam's first step is as long as the rate, whatever the gradient: patches lie 13 layers before the classifier.
+    assert changes["blocks.11.attn.proj.weight"] == pytest.approx(1e-2 * 0.5, rel=1e-2)
+    assert changes["blocks.9.mlp.fc1.weight"] == pytest.approx(1e-2 * 0.5**3, rel=1e-2)
+    assert 0 < changes["patch_embed.proj.weight"] < 1e-2 * 0.5**12
+
+
+def test_partial_fine_tuning_and_a_probe_with_batch_norm(whole, pictures, tmp_path):
+    model = tuned(whole / "last", pictures, tmp_path / "one", tune_blocks=1, weight_decay=0.0)
+    for name, change in moved(model, whole / "last").items():
+        assert (change > 0) == name.startswith(("blocks.11.", "norm.")), name
+    with pytest.raises(UserError, match="tune_blocks=13: vit_tiny_patch4 has 12 blocks"):
+        tuned(whole / "last", pictures, tmp_path / "many", tune_blocks=13)
+    found = probe(
+        [whole / "best"], {"train": pictures, "val": pictures}, tmp_path / "probes", kinds=("ridge", "linear"),
+        keys=("max_steps=3", "batch_size=10", "lr=0.1", "workers=0", "threads=1", "device=cpu", "precision=fp32",
+              "warmup_steps=0"), progress=lambda line: None,
+    )  # fmt: skip
+    assert found["bundles"]["best"].keys() >= {"ridge", "linear"}
+    probed: Any = ts.load(tmp_path / "probes" / "linear" / "best" / "last").model
+    assert not any(moved(probed, whole / "best").values())
+    assert [type(part).__name__ for part in probed.head] == ["Norm1d", "Linear"]
+    assert float(probed.head[0].running_var.sub(1).abs().max()) > 0 and not list(probed.head[0].parameters())
 
 
 def test_a_saved_step_of_one_view_can_be_run_again(pictures, tmp_path):

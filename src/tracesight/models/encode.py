@@ -30,8 +30,8 @@ class Made(NamedTuple):
 class Norm1d(BatchNorm2d):
     """Batch norm of vectors (N, channels), over all ranks; without scale and shift where `affine` is False."""
 
-    def __init__(self, channels: int, *, affine: bool = True) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, eps: float = 1e-5, *, affine: bool = True) -> None:
+        super().__init__(channels, eps)
         if not affine:
             for name in ("weight", "bias"):
                 fixed = getattr(self, name).detach()

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracesight.models.encode import Norm1d
 from tracesight.models.initialise import initialise
 from tracesight.ops.attention import attention
 from tracesight.ops.drop_path import drop_path_scales
@@ -100,7 +101,8 @@ class ViT(nn.Module):
 
     image_size: side in pixels or (H, W), of the pictures whose grid the table of positions has. positions: "learned",
     or "sincos", which does not learn. pool: what is classified, the class "token" behind the last norm, or the "mean"
-    over the patches, with a norm behind it (`fc_norm`) instead of the one before.
+    over the patches, with a norm behind it (`fc_norm`) instead of the one before. head_norm: a batch norm without scale
+    and shift stands before the classifier, as MAE's linear probe has it (appendix A.1), and that begins smaller.
     `model(x)` gives logits (N, num_classes), `model.features(x)` one stage: `channels` and `strides` as a ResNet's.
     """
 
@@ -117,6 +119,7 @@ class ViT(nn.Module):
         positions: str = "learned",
         pool: str = "token",
         drop_path: float = 0.0,
+        head_norm: bool = False,
     ) -> None:
         super().__init__()
         _check(width, heads, patch, positions, pool, drop_path)
@@ -132,16 +135,17 @@ class ViT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, EPS) if pool == "token" else None
         self.fc_norm = nn.LayerNorm(width, EPS) if pool == "mean" and num_classes else None
-        self.head = nn.Linear(width, num_classes) if num_classes else None
+        last = nn.Linear(width, num_classes) if num_classes else None
+        self.head = nn.Sequential(Norm1d(width, EPS, affine=False), last) if last is not None and head_norm else last
         self._begin(positions)
+        if last is not None:
+            nn.init.trunc_normal_(last.weight, std=0.01 if head_norm else 0.02)
 
     @torch.no_grad()
     def _begin(self, positions: str) -> None:
         """Random weights."""
         initialise(self, xavier)
         nn.init.normal_(self.cls_token, std=0.02)
-        if self.head is not None:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
         if positions == "learned":
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
         else:
@@ -242,6 +246,7 @@ def vit(
     positions: str = "learned",
     pool: str = "token",
     drop_path: float = 0.0,
+    head_norm: bool = False,
 ) -> ViT:
     """ViT "tiny" to "huge" with patches of `patch` pixels.
 
@@ -257,4 +262,5 @@ def vit(
         positions=positions,
         pool=pool,
         drop_path=drop_path,
+        head_norm=head_norm,
     )

@@ -31,7 +31,7 @@ from tracesight.models.pixels import pixel_statistics, remember_pixels
 from tracesight.recipes.around import begin_run, finish, open_run, opened, rate_of
 from tracesight.training.classification import LOSS, class_losses, figures_of, validate_classes
 from tracesight.training.history import History
-from tracesight.training.initial import build_classifier, freeze, widened
+from tracesight.training.initial import all_but_last, build_classifier, freeze, widened
 from tracesight.training.measure import Validation, measure
 from tracesight.training.precision import autocast, autocast_dtype
 from tracesight.training.prepare import Data, Splits, read_labelled
@@ -53,6 +53,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     in_channels: int = Field(3, ge=1)  # of a picture; 3: RGB of 8 bits, whatever the file holds
     pixels: dict[str, list[float]] | None = None  # mean and std of each channel; None: ImageNet's, or measured
     freeze: tuple[str, ...] = ()  # parameters whose names begin so are not trained, such as "layer1."
+    tune_blocks: int | None = Field(None, ge=0)  # of a transformer: the last ones are trained; 0: the classifier alone
     seed: int = Field(0, ge=0)
 
     epochs: int = Field(90, ge=1)
@@ -61,9 +62,11 @@ class Config(BaseModel, extra="forbid", frozen=True):
     accumulate: int = Field(1, ge=1)  # parts that a batch is cut into, one after another, to save memory
     sampling: Literal["uniform", "repeat_factor", "class_balanced"] = "uniform"  # which pictures come more often
     repeat_threshold: float = Field(0.001, gt=0, le=1)  # of repeat_factor: classes on a smaller share of the pictures
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "lars", "adamw"] = "sgd"
     lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)  # of sgd
+    momentum: float = Field(0.9, ge=0, lt=1)  # of sgd and lars
+    beta2: float = Field(0.999, ge=0, lt=1)  # of adamw
+    layer_decay: float = Field(1.0, gt=0, le=1)  # of a transformer: each layer learns so much slower than the next
     weight_decay: float = Field(1e-4, ge=0)  # of weights; norms and biases do not decay
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["cosine", "step"] = "cosine"
@@ -266,10 +269,12 @@ def start(
     model = build_classifier(
         config.model, args, categories=splits.train.categories, seed=config.seed, begun=begun
     )  # fmt: skip
-    freeze(model, config.freeze)
+    frozen = () if config.tune_blocks is None else all_but_last(model, config.tune_blocks)
+    freeze(model, (*config.freeze, *frozen))
     assert config.pixels is not None
     remember_pixels(model, *pixel_statistics(config.in_channels, config.pixels))
-    return begin_run(config, model, splits, weights_of(config, splits, labels), begun, device, ranks, stop)
+    weights, tuned = weights_of(config, splits, labels), {"beta2": config.beta2, "layer_decay": config.layer_decay}
+    return begin_run(config, model, splits, weights, begun, device, ranks, stop, tuned)
 
 
 def columns_of(config: Config, splits: Splits) -> list[str]:

@@ -19,6 +19,7 @@ from tracesight.errors import UserError
 from tracesight.evaluation.knn import accuracy, neighbours, votes
 from tracesight.evaluation.ridge import ridge
 from tracesight.lineage.record import versions
+from tracesight.models.vit import ViT
 from tracesight.predict.features import dataset_features
 from tracesight.recipes import classify
 from tracesight.report.probes import write_probes
@@ -31,7 +32,7 @@ from tracesight.training.progress import Display, Say
 
 KINDS = ("knn", "ridge", "linear")
 NEIGHBOURS, TEMPERATURES = 200, (0.07, 0.1)  # Wu et al. 2018; and what the notebook of MoCo's authors has on CIFAR
-PRESET = "linear-probe"
+PRESET, OF_TRANSFORMERS = "linear-probe", "mae-linear"
 
 
 def probe(
@@ -107,13 +108,22 @@ def _trained(
 ) -> dict[str, float]:
     """Top-1 of a last layer that was trained on the frozen encoder."""
     args = {key: value for key, value in bundle.spec["args"].items() if key not in ("in_channels", "norm")}
+    fixed = {"model": bundle.spec["name"], "image_size": bundle.preprocessing["image_size"]}
+    given = [*(f"{key}={value}" for key, value in fixed.items()), *keys]
+    if isinstance(bundle.model, ViT):
+        resolved = resolve(classify.Config, OF_TRANSFORMERS, None, given)
+        changed: dict[str, Any] = {"tune_blocks": 0, "model_args": {**args, "head_norm": True}}
+        return _top1(resolved.model_copy(update=changed), folder, data, out, display)
     body = sorted({n.split(".")[0] + "." for n, _ in bundle.model.named_parameters() if not n.startswith("fc.")})
     norms = any(name.endswith("running_mean") for name in bundle.model.state_dict())
     norm = "frozen" if norms else bundle.spec["args"].get("norm", "batch")
-    fixed = {"model": bundle.spec["name"], "image_size": bundle.preprocessing["image_size"]}
-    resolved = resolve(classify.Config, PRESET, None, [*(f"{key}={value}" for key, value in fixed.items()), *keys])
+    resolved = resolve(classify.Config, PRESET, None, given)
     frozen = tuple(name for name in body if not (norms and name.startswith(("bn", "norm"))))
     config = resolved.model_copy(update={"freeze": frozen, "model_args": {**args, "norm": norm}})
+    return _top1(config, folder, data, out, display)
+
+
+def _top1(config: classify.Config, folder: str | Path, data: Data, out: Path, display: Display) -> dict[str, float]:
     metrics = classify.train(config, data, out, init=folder, resume=True, progress=display.say)
     return {"linear": float(metrics["image"]["top1"])}
 

@@ -21,6 +21,7 @@ _FIRST = ("backbone.body.conv1.weight", "roi_heads.box_roi_pool.body.conv1.weigh
           "patch_embed.proj.weight")  # fmt: skip
 # Where a detector has the stages of a classifier: a pyramid's or C4's, R-CNN's, and C4's last one.
 _BODIES = ("backbone.body.", "roi_heads.box_roi_pool.body.", "roi_heads.box_head.")
+_HEADS = ("fc.", "head.")  # of classifiers
 # The layers whose rows are categories.
 _PER_CATEGORY = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
@@ -132,8 +133,12 @@ def build_classifier(
     if begun is not None:
         if begun.task not in ("classify", "features"):
             raise UserError(f"--init: the bundle ({begun.spec['name']}) finds objects; begin from that of a classifier")
-        same = list(begun.categories.items()) == list(categories.items())
-        _fill(model, begun, begun.model.state_dict(), () if same else ("fc.", "head."))
+        source = begun.model.state_dict()
+        heads = {name for name in model.state_dict() if name.startswith(_HEADS)}
+        same = list(begun.categories.items()) == list(categories.items()) and heads <= source.keys()
+        # The norm behind a mean over patches is new where the bundle had its norm before it.
+        behind = () if any(name.startswith("fc_norm.") for name in source) else ("fc_norm.",)
+        _fill(model, begun, source, behind if same else (*_HEADS, *behind))
     return model
 
 
@@ -191,6 +196,21 @@ def _check_masks(source: dict[str, torch.Tensor], state: dict[str, torch.Tensor]
     raise UserError(
         f"--init: the bundle ({begun.spec['name']}) has a mask of each class; say model_args.mask_agnostic=false"
     )
+
+
+def all_but_last(model: nn.Module, blocks: int) -> tuple[str, ...]:
+    """What to freeze (beginnings of names) of a transformer whose last `blocks` are trained, and what follows them.
+
+    MAE, section 5.3, "Partial fine-tuning". 0: the classifier alone. Raises UserError: no transformer, or no so many.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    there = sorted({int(name.split(".")[1]) for name in names if name.startswith("blocks.")})
+    if blocks > len(there) or not there:
+        has = f"{len(there)} blocks" if there else "no blocks of a transformer"
+        raise UserError(f"tune_blocks={blocks}: {model.spec['name']} has {has}")  # type: ignore[index]
+    kept = ("head.", "fc_norm.", *(f"blocks.{block}." for block in there[len(there) - blocks :]))
+    kept += ("norm.",) if blocks else ()
+    return tuple(name for name in names if not name.startswith(kept))
 
 
 def freeze(model: nn.Module, prefixes: Sequence[str]) -> None:
