@@ -155,6 +155,7 @@ def test_collapse_is_named(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(collapse, "LEAST_DEVIATION", 2.0)
     metrics, said = run(small(validate_every=0), pictures, tmp_path / "run")
     assert any(line.startswith("warning: step 1: the features have collapsed") for line in said)
+    assert any("queue holds random vectors for the first 2 of " in line for line in said)
     assert any("collapsed" in note for note in metrics["notes"])
 
 
@@ -187,6 +188,12 @@ def test_unlabelled_pictures_and_a_broken_one(pictures, tmp_path):
     assert any("3.png" in note and "passed over" in note for note in metrics["notes"])
     with pytest.raises(UserError, match=r"3\.png.*broken=0"):
         run(small(broken=0), data, tmp_path / "other")
+
+
+def test_a_queue_that_takes_long_to_fill():
+    line = collapse.slow_to_fill(4096, 64, 3907)
+    assert line is not None and "first 64 of 3907 steps" in line and "queue=2496 " in line
+    assert collapse.slow_to_fill(512, 128, 1954) is None
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from tracesight.training.measure import Validation, measure
 from tracesight.training.nearest import Known, known_pictures, look_around
 from tracesight.training.precision import autocast, autocast_dtype
 from tracesight.training.prepare import Data, Splits
-from tracesight.training.pretraining import check_fit, encoder_of, made_of, spread_of, whole_of
+from tracesight.training.pretraining import check_fit, encoder_of, filling, made_of, spread_of, whole_of
 from tracesight.training.progress import Display, Say
 from tracesight.training.ranks import Ranks, of_first
 from tracesight.training.run import Run, due, kept
@@ -181,6 +181,8 @@ def train(
         unreadable = Unreadable(config.broken)
         splits = read_pictures(data, format, min(sides_of(config.image_size)), unreadable, display)
         run = start(decided_by(config, splits, ranks), splits, device, ranks, stop)
+        if (line := filling(run.model, config.batch_size, run.total)) is not None:
+            display.say(f"note: {line}")
         known = known_pictures(splits, config.knn_pictures, config.neighbours, config.knn_temperature)
         figures = [] if known is None else ["val_image_knn"]
         columns = FOLLOWED if hasattr(run.model, "advance") else ()

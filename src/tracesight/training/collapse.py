@@ -11,6 +11,7 @@ from torch import Tensor
 # Below either, all pictures look alike to the network. A random network is not far above; both rise as it learns.
 LEAST_DEVIATION, LEAST_RANK = 0.05, 1.5
 EARLY = 0.1  # share of the run in which nothing is said
+FILLING = 0.01  # share of the run that a queue may take to fill
 
 
 def deviation(features: Tensor) -> Tensor:
@@ -40,4 +41,20 @@ def complaint(step: int, total: int, spread: float, directions: float) -> str | 
     return (
         f"step {step}: the features have collapsed (deviation {spread:.3f} of 1, effective rank {directions:.1f}): all "
         "pictures look alike to the network; lower lr, lengthen warmup_steps, or look at temperature and momentum_key"
+    )
+
+
+def slow_to_fill(queue: int, new: int, total: int) -> str | None:
+    """One line where random vectors wait in the queue for long; else None. queue: its keys; new: those of a step.
+
+    As long as they do, what tells a key best from the rest is to look like no random vector, in one way for all
+    pictures. It takes tens of times as many steps to come back from there.
+    """
+    steps = -(-queue // new)
+    if steps <= FILLING * total:
+        return None
+    fits = max(1, int(FILLING * total)) * new
+    return (
+        f"the queue holds random vectors for the first {steps} of {total} steps, in which all pictures learn to look "
+        f"alike; in a run as short as this, queue={min(fits, queue)} gets away from there sooner"
     )

@@ -80,7 +80,7 @@ def check_fit(config: Fits, method: Any, sides: tuple[int, int], pictures: int, 
         return
     if not hasattr(method, "queue"):
         return
-    waiting, new = method.queue.shape[1], batch * (2 if method.symmetric else 1)
+    waiting, new = method.queue.shape[1], _new_keys(method, batch)
     if waiting % new:
         fits = max(1, waiting // new) * new
         raise UserError(f"queue={waiting} is no multiple of the {new} keys of a batch: use queue={fits}")
@@ -100,6 +100,17 @@ def check_fit(config: Fits, method: Any, sides: tuple[int, int], pictures: int, 
             f"bn_group={group} is all pictures that are seen at a time, and keys would share statistics with their "
             f"queries: use bn_group={max(2, group // 2)}"
         )
+
+
+def filling(method: Any, batch: int, total: int) -> str | None:
+    """One line where the method has a queue that takes long to fill in a run of `total` steps; else None."""
+    if not hasattr(method, "queue"):
+        return None
+    return collapse.slow_to_fill(method.queue.shape[1], _new_keys(method, batch), total)
+
+
+def _new_keys(method: Any, batch: int) -> int:
+    return batch * (2 if method.symmetric else 1)
 
 
 def spread_of(parts: Sequence[Made]) -> tuple[torch.Tensor, torch.Tensor]:
