@@ -72,7 +72,7 @@ def knn_of_random(config: pretrain.Config, data: dict[str, Path]) -> float:
 
     train, val, _ = read_splits(data, 0, needs="image labels")
     known = known_pictures(Splits(train, val, ()), config.knn_pictures, config.neighbours, config.knn_temperature)
-    assert isinstance(known, Known)
+    assert isinstance(known, Known) and isinstance(config.image_size, int)
     with torch.random.fork_rng(devices=[]), repeatable(torch.device("cpu"), config.threads):
         torch.manual_seed(config.seed)
         bundle = Bundle.of(build(config.model, 0, **config.model_args), {}, image_size=config.image_size)
