@@ -43,7 +43,7 @@ def pictures(count=2, height=192, width=256):
 )
 def test_detections_equal_torchvisions(masks, v2):
     """v2 in double precision: its deeper heads make more of rounding, and there it decides nothing."""
-    images = pictures()
+    images = pictures(1 if v2 else 2)  # double precision is slow
     theirs = peer(images, depth=18, masks=masks, num_classes=5, side=256, proposals=PROPOSALS, v2=v2)
     limits = {"pre_nms_test": PROPOSALS, "post_nms_test": PROPOSALS}
     name = ("mask" if masks else "faster") + "_rcnn_resnet18_fpn" + ("_v2" if v2 else "")
@@ -118,8 +118,8 @@ def labelled_batch(height=160, width=256):
 
 def test_losses_equal_torchvisions_on_the_same_samples():
     """With masks and keypoints, which torchvision's parts can have together though none of its builders does so."""
-    batch, targets, whole = labelled_batch()
-    points, numbers = {"keypoints": 5, "keypoint_width": 32}, {"num_classes": 5, "side": 160, "proposals": PROPOSALS}
+    batch, targets, whole = labelled_batch(96, 128)
+    points, numbers = {"keypoints": 5, "keypoint_width": 32}, {"num_classes": 5, "side": 96, "proposals": PROPOSALS}
     theirs = peer(list(batch.images), depth=18, **points, **numbers)
     model = ours(theirs, "mask_rcnn_resnet18_fpn", roi={"batch": 128}, num_keypoints=5, keypoint_channels=32)
     our_losses, their_losses = losses_with_our_choices(theirs, model, batch, targets, whole)

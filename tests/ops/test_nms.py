@@ -189,15 +189,16 @@ def test_large_sets_are_swept_if_they_are_sparse_only(monkeypatch):
 
 def test_compiled_equals_eager():
     torch.compiler.reset()
-    # Inductor compiles the next two tests: it takes seconds.
+    # Inductor compiles the last test: it takes seconds.
     compiled = torch.compile(nms, fullgraph=True, backend="aot_eager")
     for inputs in (crowded(0), crowded(1), crowded(1, 3, 70)):
         assert_same(compiled(*inputs, 0.5, 50), nms(*inputs, 0.5, 50))
 
 
-def test_compiled_for_every_shape_equals_eager():
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.long)])
+def test_compiled_for_every_shape_equals_eager(backend):
     torch.compiler.reset()
-    compiled = torch.compile(nms, fullgraph=True, dynamic=True)
+    compiled = torch.compile(nms, fullgraph=True, dynamic=True, backend=backend)
     for inputs, iou in ((crowded(0), 0.5), (crowded(1, 3, 70), 0.3), (awkward(0), 1 / 3), (chain(100), 0.5)):
         assert_same(compiled(*inputs, iou, 50), nms(*inputs, iou, 50))
 

@@ -218,6 +218,7 @@ def test_boxes_alone_train_a_faster_rcnn(trays, tiny, tmp_path):
     assert "bbox" in metrics and "segm" not in metrics
 
 
+@pytest.mark.long  # as most of the family; test_family.py has C4
 def test_overfits_eight_pictures(shapes, tiny, tmp_path):
     config = tiny.model_copy(
         update={"max_steps": 160, "batch_size": 4, "model_args": {**tiny.model_args, "fpn_channels": 64},

@@ -49,7 +49,13 @@ def test_unknown_preset_and_unreadable_file(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_presets_resolve_and_survive_being_written(name, tmp_path):
-    kind = Config if name in ("cpu", "demo", "gpu") else pretrain.Config if "moco" in name else classify.Config
+    kind = (
+        Config
+        if name in ("cpu", "demo", "gpu")
+        else pretrain.Config
+        if name == "mae" or "moco" in name
+        else classify.Config
+    )
     config = resolve(kind, name)
     (tmp_path / "config.yaml").write_text(config_yaml(config))
     assert resolve(kind, file=tmp_path / "config.yaml") == config

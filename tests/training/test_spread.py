@@ -45,7 +45,10 @@ def one(trays):
     return losses(trays, 1)
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param("ddp", marks=pytest.mark.long), "fsdp"],  # models/test_ranks.py has DDP, and so has what moves
+)
 def test_two_processes_equal_one_in_double_precision(trays, one, how):
     two = losses(trays, 2, how=how)
     assert len(one) == len(two) == 21
@@ -53,6 +56,7 @@ def test_two_processes_equal_one_in_double_precision(trays, one, how):
         assert together == pytest.approx(alone, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.long  # models/test_ranks.py and models/test_sync_norm.py have it too
 def test_batch_norm_takes_its_statistics_over_both(trays):
     alone, together = (losses(trays, ranks, norm="batch", until=5)[:-1] for ranks in (1, 2))
     for a, b in zip(alone, together):
