@@ -42,7 +42,8 @@ def trained(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
 def made(source: str, name: str) -> nn.Module:
     if source == "timm" and name in ("vit_tiny_patch4", "vit_tiny_patch8"):  # timm has the parts alone
-        sizes: dict[str, Any] = {"img_size": 32, "patch_size": int(name[-1]), "embed_dim": 192, "num_heads": 3}
+        side, patch = {"vit_tiny_patch4": (32, 4), "vit_tiny_patch8": (224, 8)}[name]
+        sizes: dict[str, Any] = {"img_size": side, "patch_size": patch, "embed_dim": 192, "num_heads": 3}
         return timm.models.VisionTransformer(num_classes=7, dynamic_img_size=True, **sizes)
     if source == "timm" and name.startswith("vit_"):
         return timm.create_model(f"{name}_224", pretrained=False, num_classes=7, dynamic_img_size=True, img_size=224)
