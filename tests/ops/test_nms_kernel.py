@@ -152,7 +152,7 @@ class TestOnGpu:
         inputs = on_gpu(crowded(0, 4, 2000))
         nms(*inputs, 0.5, 1000)
         torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
+        torch.cuda.set_sync_debug_mode("error")  # a wait raises
         try:
             nms(*inputs, 0.5, 1000)
         finally:

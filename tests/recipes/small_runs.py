@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kills import differences
+from PIL import Image
 
 from tracesight.recipes import around, detect
 from tracesight.recipes.detect import Config
@@ -41,6 +43,17 @@ def run(config: Config, data: Path, out: Path, **options: Any) -> tuple[dict[str
     said: list[str] = []
     metrics = detect.train(config, data, out, progress=said.append, **options)
     return metrics, said
+
+
+def two_kinds(folder: Path, each: int, size: tuple[int, int] = (24, 20)) -> Path:
+    """`each` pictures (width, height) of noise in the folder `dark`, and as many in `light`."""
+    rng = np.random.default_rng(0)
+    for kind, low in (("dark", 0), ("light", 128)):
+        (folder / kind).mkdir(parents=True)
+        for number in range(each):
+            pixels = rng.integers(low, low + 128, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize(size).save(folder / kind / f"{number}.png")
+    return folder
 
 
 @contextmanager

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from small_runs import assert_same, checkpoints, course, killed, without_report
+from small_runs import assert_same, checkpoints, course, killed, two_kinds, without_report
 
 import tracesight as ts
 from tracesight.bundle import Bundle
@@ -60,13 +58,7 @@ def quick() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty pictures of two kinds, dark and light."""
-    folder, rng = tmp_path_factory.mktemp("kinds"), np.random.default_rng(0)
-    for kind, low in (("dark", 0), ("light", 128)):
-        (folder / kind).mkdir()
-        for number in range(10):
-            pixels = rng.integers(low, low + 128, (4, 4, 3), dtype=np.uint8)
-            Image.fromarray(pixels).resize((24, 20)).save(folder / kind / f"{number}.png")
-    return folder
+    return two_kinds(tmp_path_factory.mktemp("kinds"), 10)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from small_runs import without_report
+from small_runs import two_kinds, without_report
 
 import tracesight as ts
 from tracesight.bundle import Bundle
@@ -21,13 +19,9 @@ from tracesight.recipes.probe import probe
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, rng = tmp_path_factory.mktemp("kinds"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("kinds")
     for split, each in (("train", 8), ("val", 4)):
-        for kind, low in (("dark", 0), ("light", 128)):
-            (folder / split / kind).mkdir(parents=True)
-            for number in range(each):
-                pixels = rng.integers(low, low + 128, (4, 4, 3), dtype=np.uint8)
-                Image.fromarray(pixels).resize((16, 16)).save(folder / split / kind / f"{number}.png")
+        two_kinds(folder / split, each, (16, 16))
     return folder
 
 

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracesight.errors import UserError
 from tracesight.models.encode import Made
 from tracesight.models.initialise import initialise
-from tracesight.models.vit import EPS, SIZES, Attention, Block, ViT, positions_at, sincos_table, xavier
+from tracesight.models.vit import EPS, SIZES, Attention, Block, ViT, positions_at, sincos_table, tokens_at, xavier
 from tracesight.ops.collectives import mean_loss
 from tracesight.ops.precision import full_precision
 from tracesight.ops.random import keyed_uniform
@@ -76,41 +77,47 @@ class MAE(ViT):
             initialise(part, xavier)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def visible(self, noise: Tensor) -> Tensor:
-        """Indices (N, V), ascending, of the patches with the least `noise` (N, L)."""
+    def split(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices, ascending, of the patches with the least `noise` (N, L), which are seen; and of the hidden ones."""
         count = max(1, int(noise.shape[1] * (1 - self.hide)))
-        return noise.topk(count, dim=1, largest=False).indices.sort(dim=1).values
+        order = noise.argsort(dim=1, stable=True)
+        return order[:, :count].sort(dim=1).values, order[:, count:].sort(dim=1).values
 
     def encode(self, images: Tensor, visible: Tensor) -> Tensor:
         """Class token and visible patches behind the encoder, (N, 1 + V, D) ("MAE encoder")."""
-        patches, token = self.embed(images)
-        seen = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[2]))
-        x = torch.cat([token.expand(seen.shape[0], -1, -1), seen], 1)
+        # The hidden ones are not even projected: over patches the convolution is a linear layer.
+        weight, bias = self.patch_embed.proj.weight, self.patch_embed.proj.bias
+        pixels = tokens_at(to_patches(images, self.patch), visible)
+        table = positions_at(self.pos_embed, self.grid, self._grid_of(images))
+        seen = F.linear(pixels, weight.permute(0, 2, 3, 1).flatten(1), bias)
+        seen = seen + tokens_at(table[:, 1:].expand(images.shape[0], -1, -1), visible)
+        x = torch.cat([(self.cls_token + table[:, :1]).expand(images.shape[0], -1, -1), seen], 1)
         for block in self.blocks:
             x = block(x)
         assert self.norm is not None
         return self.norm(x)
 
-    def decode(self, latent: Tensor, visible: Tensor, grid: tuple[int, int]) -> Tensor:
-        """What every patch looks like, (N, L, P × P × C) ("MAE decoder")."""
+    def decode(self, latent: Tensor, visible: Tensor, hidden: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What the hidden patches look like, (N, L - V, P × P × C) ("MAE decoder")."""
         x = self.decoder_embed(latent)
         n, inner = x.shape[0], x.shape[2]
         patches = self.mask_token.to(x.dtype).expand(n, grid[0] * grid[1], inner)
         patches = patches.scatter(1, visible[..., None].expand(-1, -1, inner), x[:, 1:])
         x = torch.cat([x[:, :1], patches], 1) + positions_at(self.decoder_pos_embed, self.grid, grid)
-        for block in self.decoder_blocks:
+        # The loss asks for the hidden ones alone, so the last block answers for no others.
+        *blocks, last = self.decoder_blocks
+        for block in blocks:
             x = block(x)
-        return self.decoder_pred(self.decoder_norm(x))[:, 1:]
+        return self.decoder_pred(self.decoder_norm(last(x, only=hidden + 1)))
 
     def predict(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """What every patch looks like (N, L, P × P × C), and which were hidden (N, L) bool.
+        """What the hidden patches look like (N, L - V, P × P × C), and their indices (N, L - V), ascending.
 
         noise: (N, L), the visible patches are those with the least. Raises UserError: P does not divide the pictures.
         """
         grid = self._grid_of(images)
-        visible = self.visible(noise)
-        hidden = torch.ones_like(noise, dtype=torch.bool).scatter(1, visible, False)
-        return self.decode(self.encode(images, visible), visible, grid), hidden
+        visible, hidden = self.split(noise)
+        return self.decode(self.encode(images, visible), visible, hidden, grid), hidden
 
     def noise(self, images: Tensor, keys: Tensor) -> Tensor:
         """Uniform numbers (N, L) of keys (N, 2) int64, (seed, draw number) of each picture."""
@@ -128,12 +135,12 @@ class MAE(ViT):
 
     def loss(self, images: Tensor, said: Tensor, hidden: Tensor) -> Tensor:
         """Mean squared error over the hidden patches ("Reconstruction target"), over all ranks; float32."""
-        target = full_precision(to_patches(images, self.patch))
+        target = tokens_at(full_precision(to_patches(images, self.patch)), hidden)
         if self.normalised:
             mean, deviation = _spread(target)
             target = (target - mean) / deviation
         errors = (full_precision(said) - target).square().mean(2)
-        return mean_loss((errors * hidden).sum(), hidden.sum())
+        return mean_loss(errors.sum(), torch.ones_like(errors).sum())
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, keys: Tensor) -> Reconstruction:
@@ -143,15 +150,14 @@ class MAE(ViT):
         they are the true patch's.
         """
         said, hidden = self.predict(images, self.noise(images, keys))
-        true = to_patches(images, self.patch)
+        patches, grid = to_patches(images, self.patch), self._grid_of(images)
         if self.normalised:
-            mean, deviation = _spread(true)
+            mean, deviation = _spread(tokens_at(patches, hidden))
             said = said * deviation + mean
-        patches = torch.where(hidden[..., None], said.to(true.dtype), true)
-        grid = self._grid_of(images)
-        cells = hidden.view(hidden.shape[0], 1, *grid)
-        where = cells.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
-        return Reconstruction(to_pictures(patches, self.patch, grid), where)
+        filled = patches.scatter(1, hidden[..., None].expand_as(said), said.to(patches.dtype))
+        cells = torch.zeros(patches.shape[:2], dtype=torch.bool, device=images.device).scatter(1, hidden, True)
+        where = cells.view(-1, 1, *grid).repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+        return Reconstruction(to_pictures(filled, self.patch, grid), where)
 
     def _grid_of(self, images: Tensor) -> tuple[int, int]:
         height, width = images.shape[2], images.shape[3]

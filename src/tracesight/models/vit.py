@@ -44,11 +44,20 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, L, D) to (N, L, D)."""
-        n, length, width = x.shape
-        q, k, v = self.qkv(x).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind()
-        return self.proj(attention(q, k, v).transpose(1, 2).reshape(n, length, width))
+    def forward(self, x: Tensor, only: Tensor | None = None) -> Tensor:
+        """(N, L, D) to (N, L, D). only: (N, M), the tokens that are asked for, to (N, M, D); all are looked at."""
+        width = x.shape[2]
+        if only is None:
+            q, k, v = self._heads(self.qkv(x), 3)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            (q,) = self._heads(F.linear(tokens_at(x, only), weight[:width], bias[:width]), 1)
+            k, v = self._heads(F.linear(x, weight[width:], bias[width:]), 2)
+        return self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(N, L, parts × D) to as many (N, heads, L, D / heads)."""
+        return x.view(x.shape[0], x.shape[1], parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind()
 
 
 class Mlp(nn.Module):
@@ -70,9 +79,15 @@ class Block(nn.Module):
         self.norm1, self.attn = nn.LayerNorm(width, EPS), Attention(width, heads)
         self.norm2, self.mlp = nn.LayerNorm(width, EPS), Mlp(width)
 
-    def forward(self, x: Tensor, keep: tuple[Tensor | None, Tensor | None] = (None, None)) -> Tensor:
-        """(N, L, D). keep: what attention's and MLP's results are multiplied by, (N, 1, 1); 0 leaves one out."""
-        x = x + _kept(self.attn(self.norm1(x)), keep[0])
+    def forward(
+        self, x: Tensor, keep: tuple[Tensor | None, Tensor | None] = (None, None), only: Tensor | None = None
+    ) -> Tensor:
+        """(N, L, D). keep: what attention's and MLP's results are multiplied by, (N, 1, 1); 0 leaves one out.
+
+        only: (N, M), the tokens that are asked for; the result is (N, M, D).
+        """
+        rows = x if only is None else tokens_at(x, only)
+        x = rows + _kept(self.attn(self.norm1(x), only), keep[0])
         return x + _kept(self.mlp(self.norm2(x)), keep[1])
 
 
@@ -212,6 +227,11 @@ def sides_of(image_size: int | Sequence[int]) -> tuple[int, int]:
 def xavier(weight: Tensor) -> Tensor:
     """Glorot and Bengio (2010), uniform; a convolution over patches is a linear layer."""
     return nn.init.xavier_uniform_(weight.flatten(1))
+
+
+def tokens_at(x: Tensor, indices: Tensor) -> Tensor:
+    """Of tokens (N, L, D) those at `indices` (N, M)."""
+    return x.gather(1, indices[..., None].expand(-1, -1, x.shape[2]))
 
 
 def positions_at(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
