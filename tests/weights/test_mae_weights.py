@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tracesight as ts
+from tracesight.cli import _status as main_status
 from tracesight.errors import UserError
 from tracesight.models.mae import mae_vit
 from tracesight.weights.mae import from_tracesight
@@ -39,6 +40,31 @@ def test_a_classifier_is_fine_tuned_from_it(whole) -> None:
     receipt = ts.load_weights(model, whole, source="mae", skip=("head",))
     assert receipt.new == ("head.weight", "head.bias")
     assert torch.equal(model.blocks[3].attn.qkv.weight, whole["blocks.3.attn.qkv.weight"])
+
+
+def test_a_fine_tuned_classifier_is_known_by_its_tensors(tmp_path: Path) -> None:
+    """The authors' fine-tuned networks are timm's with a mean over the patches: `fc_norm` and `head`, and no `norm`."""
+    import timm
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"img_size": 48, "patch_size": 4, "embed_dim": 192, "num_heads": 3, "num_classes": 7}
+    theirs = timm.models.VisionTransformer(**sizes, global_pool="avg").eval()
+    for parameter in theirs.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    torch.save({"model": theirs.state_dict(), "epoch": 99}, tmp_path / "finetuned.pth")
+    words = ["weights", "import", str(tmp_path / "finetuned.pth"), "--source", "mae", "--model", "vit_tiny_patch4"]
+    assert main_status([*words, "--out", str(tmp_path / "bundle")]) == 0
+    bundle = ts.load(tmp_path / "bundle")
+    assert (bundle.task, len(bundle.categories), bundle.preprocessing["image_size"]) == ("classify", 7, 48)
+    assert bundle.spec["args"]["pool"] == "mean" and "CC BY-NC" in bundle.lineage["weights"]["licence"]
+    images = torch.randn(2, 3, 48, 48)
+    with torch.inference_mode():
+        logits = bundle.model(images)
+        assert logits.std() > 0.1 and torch.allclose(logits, theirs(images), rtol=0, atol=1e-5)
+    back = from_tracesight(bundle.model.state_dict())
+    assert all(torch.equal(tensor, back[name]) for name, tensor in theirs.state_dict().items())
+    with pytest.raises(UserError, match=r"'fc_norm\.weight' of the checkpoint has no place .* with pool='mean'"):
+        ts.load_weights(ts.build("vit_tiny_patch4", 7, image_size=48), theirs.state_dict(), source="mae")
 
 
 def test_other_files_are_refused(whole) -> None:

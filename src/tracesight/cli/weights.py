@@ -21,12 +21,17 @@ def _root() -> None:
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A .pth, .pt, .th or .safetensors file; no code in it is run.")],
-    source: Annotated[str, typer.Option(help="Who made it: torchvision, timm, cifar, mae, moco (v1, v2), moco_v3.")],
+    source: Annotated[
+        str, typer.Option(help="Who made it: torchvision, timm, huggingface, cifar, mae, moco (v1, v2), moco_v3.")
+    ],
     model: Annotated[str, typer.Option(help="A name that `tracesight models` lists.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle to write.")],
     num_classes: Annotated[
         int | None,
-        typer.Option(min=1, help="Of the checkpoint; a detector's count background. Default: 91, 1000, 10, or none."),
+        typer.Option(
+            min=1,
+            help="Of the checkpoint; a detector's count background. Default: a ViT's own; else 91, 1000, 10, or none.",
+        ),
     ] = None,
     categories: Annotated[
         Path | None,
@@ -35,8 +40,8 @@ def import_(
     conventions: Annotated[
         str | None,
         typer.Option(
-            help="What no tensor shows: torchvision, or torchvision-coco-v1 (batch norm with eps 0). "
-            "Default: that of the published file with this content, else torchvision."
+            help="What no tensor shows: torchvision, torchvision-coco-v1 (batch norm with eps 0), or huggingface "
+            "(layer norm with eps 1e-12). Default: that of the published file with this content, else the source's."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
@@ -47,20 +52,20 @@ def import_(
     from tracesight.data.points import PERSON
     from tracesight.models.build import CATALOGUE, build
     from tracesight.models.keypoint_head import keypoints_of
-    from tracesight.weights import conventions_of, load_weights
+    from tracesight.weights import built_as, conventions_of, load_weights
 
-    if source in ("mae", "moco", "moco_v3") and num_classes is None and categories is None:
-        num_classes = 0  # an encoder: what is pretrained has no classifier
     stated = conventions_of(file, source, conventions)
+    shown = built_as(file, source, model)
+    its_own = shown.pop("num_classes", 0 if source in ("moco", "moco_v3") else None)  # what is pretrained has none
     names = None if categories is None else _read_categories(categories)
     classifies = model in CATALOGUE and CATALOGUE[model].task in ("classify", "pretrain")
     if num_classes is None and names is not None:
         num_classes = len(names) + (not classifies)
-    network = build(model, num_classes, stated)
+    network = build(model, its_own if num_classes is None else num_classes, stated, **shown)
     receipt = load_weights(network, file, source, conventions=stated)
     named = names if names is not None else _known_categories(network, classifies)
     lineage = {"weights": receipt.to_json()}
-    size = 800 if not classifies else 32 if network.small else 224
+    size = shown.get("image_size") or (800 if not classifies else 32 if network.small else 224)
     # The only keypoints that a known checkpoint finds are those of COCO's person.
     points = dict.fromkeys(named, PERSON) if keypoints_of(network) == len(PERSON.names) else None
     bundle = Bundle.of(network, named, image_size=size, lineage=lineage, keypoints=points)

@@ -56,7 +56,7 @@ _FASTER = "Ren et al. 2015, Faster R-CNN"
 _FPN = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _MASK = "He et al. 2017, Mask R-CNN"
 _MASK_FPN = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
-_VITS, _MAES = ("timm", "mae"), ("mae",)
+_VITS, _MAES = ("timm", "mae", "huggingface"), ("mae", "huggingface")
 _TV, _TIMM, _BOTH = ("torchvision",), ("timm",), ("torchvision", "timm", "moco", "moco_v3")
 # Heads as torchvision's v2 detectors have them.
 _V2 = {"head_norm": "batch", "rpn_convs": 2, "box_convs": 4}
@@ -207,7 +207,7 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
 
     num_classes: detectors count background, classifiers have none; None takes the catalogue's (COCO's 91, ImageNet's
     1000). 0 leaves a classifier's last layer out: an encoder, of which `features(x)` can be had. conventions:
-    "tracesight", "torchvision" or "torchvision-coco-v1". args: the builder's own arguments.
+    "tracesight", "torchvision", "torchvision-coco-v1" or "huggingface". args: the builder's own arguments.
     The result's `spec` says how to build it again, `pixel_mean` and `pixel_std` what pictures in 0–1 are standardised
     by: a detector does so itself, a classifier takes them standardised (`models/pixels.py`).
     Raises UserError for an unknown name, convention or argument.
@@ -232,12 +232,15 @@ def build(name: str, num_classes: int | None = None, conventions: str = "tracesi
                 f"{name} has no argument {key!r}{_nearest(key, known)}; it takes {', '.join(sorted(known))}"
             )
     extra: dict[str, Any] = {"conventions": conventions} if least else {}
-    if "norm_eps" in keywords and not least:  # layer norms have none that conventions differ in
+    if "norm_eps" in keywords and not least:
         extra = {"norm_eps": CONVENTIONS[conventions].norm_eps}
     try:
         model = entry.builder(classes or None, **extra, **args)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name} cannot be built: {error}") from error
+    for layer in model.modules():
+        if isinstance(layer, nn.LayerNorm):
+            layer.eps = CONVENTIONS[conventions].layer_norm_eps
     if not least:
         remember_pixels(model, *pixel_statistics(args.get("in_channels", 3)))
     model.spec = {"name": name, "num_classes": classes, "conventions": conventions, "args": args}  # type: ignore[assignment]

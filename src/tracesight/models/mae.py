@@ -149,7 +149,11 @@ class MAE(ViT):
         Where the network was taught differences from each patch's mean in deviations, it does not say what these are:
         they are the true patch's.
         """
-        said, hidden = self.predict(images, self.noise(images, keys))
+        return self.filled(images, *self.predict(images, self.noise(images, keys)))
+
+    @torch.no_grad()
+    def filled(self, images: Tensor, said: Tensor, hidden: Tensor) -> Reconstruction:
+        """Pictures with their hidden patches as they are said to be; `said` and `hidden` as `predict` gives them."""
         patches, grid = to_patches(images, self.patch), self._grid_of(images)
         if self.normalised:
             mean, deviation = _spread(tokens_at(patches, hidden))

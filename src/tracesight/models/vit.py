@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracesight.models.conventions import CONVENTIONS
 from tracesight.models.encode import Norm1d
 from tracesight.models.initialise import initialise
 from tracesight.ops.attention import attention
@@ -32,7 +33,7 @@ SIZES = {
     "huge": (1280, 32, 16),
 }
 POSITIONS, POOLS = ("learned", "sincos"), ("token", "mean")
-EPS = 1e-6  # of the layer norms, as in the authors' code, timm and MAE
+EPS = CONVENTIONS["tracesight"].layer_norm_eps  # as in the authors' code, timm and MAE
 _SMALL = 128  # pictures with shorter sides are those of CIFAR and its like
 
 

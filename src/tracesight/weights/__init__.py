@@ -6,6 +6,7 @@ names it; to replace a head, its prefix goes into `skip`.
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,15 @@ from torch import Tensor, nn
 from tracesight.errors import UserError
 from tracesight.lineage import file_digest
 from tracesight.models.build import CATALOGUE
-from tracesight.weights import cifar, mae, moco, moco_v3, timm, torchvision
+from tracesight.weights import cifar, huggingface, mae, moco, moco_v3, timm, torchvision
 from tracesight.weights.receipt import Receipt
 
-__all__ = ["SOURCES", "Receipt", "conventions_of", "load_weights", "read_state"]
+__all__ = ["SOURCES", "Receipt", "built_as", "conventions_of", "load_weights", "read_state"]
 
 # Name that the caller gives -> the file of this room that knows it.
 SOURCES: dict[str, Any] = {
-    "torchvision": torchvision, "timm": timm, "cifar": cifar, "mae": mae, "moco": moco, "moco_v3": moco_v3
+    "torchvision": torchvision, "timm": timm, "huggingface": huggingface, "cifar": cifar, "mae": mae, "moco": moco,
+    "moco_v3": moco_v3,
 }  # fmt: skip
 
 # Conventions that are equal in every row of the table in the design.
@@ -46,13 +48,14 @@ def load_weights(
     model: built by `tracesight.build`, whose conventions must be the checkpoint's.
     state_or_path: a state dict, or a `.pth`/`.pt` (read without running code in it) or `.safetensors` file. Where the
         source's own scripts keep the state in a larger file, that file will do.
-    source: "torchvision", "timm", "cifar", "mae", "moco" (v1, v2) or "moco_v3"; the catalogue says for which networks
-        each has weights.
+    source: "torchvision", "timm", "huggingface", "cifar", "mae", "moco" (v1, v2) or "moco_v3"; the catalogue says for
+        which networks each has weights.
     skip: prefixes of the model's own names that stay as they are, e.g. ("roi_heads.box_predictor",) for a new head;
         what the checkpoint has under them is dropped. A prefix that meets nothing is an error.
     conventions: the checkpoint's, where the source has several ("torchvision": "torchvision" or
-        "torchvision-coco-v1" for the published COCO v1 R-CNNs, whose batch norm has eps 0). None: what the source's
-        published file with exactly this content has, otherwise the source's first.
+        "torchvision-coco-v1" for the published COCO v1 R-CNNs, whose batch norm has eps 0; "huggingface": that, or
+        "torchvision" where config.json says layer_norm_eps 1e-6). None: what the source's published file with exactly
+        this content has, otherwise the source's first.
     part: "backbone" takes a classifier into a detector's `backbone.body`, drops its `fc`, and leaves all else new.
 
     Raises UserError, one line: unknown source, unreadable file, disagreeing conventions, the tensor that does not fit.
@@ -67,10 +70,7 @@ def load_weights(
     _check_conventions(model, stated, label)
     if part == "all":
         _check_source(model, source)
-    try:
-        incoming = table.to_tracesight(state)
-    except UserError as error:
-        raise UserError(f"{label}: {error}") from error
+    incoming = _translated(table, state, label)
     dropped = [name for name in state if not _keeps(table, name)]
     notes: list[str] = []
     if hasattr(table, "for_classifier") and CATALOGUE[model.spec["name"]].task != "pretrain":  # type: ignore[index]
@@ -117,6 +117,30 @@ def conventions_of(path: str | Path, source: str, conventions: str | None = None
     return _stated(source, conventions, table.published(file_digest(path)), str(path))
 
 
+def built_as(path: str | Path, source: str, model: str) -> dict[str, Any]:
+    """Arguments with which `model` of the catalogue must be built for a ViT's file, as its tensors show them.
+
+    "num_classes" (0: none), "image_size" of its table of positions, "in_channels" and "pool"; {} of other networks and
+    of sources that have no weights for the model. Raises UserError: unknown source, or a file that is not its own.
+    """
+    table, label = _source(source), str(path)
+    if model not in CATALOGUE or source not in CATALOGUE[model].weights:
+        return {}
+    state = _translated(table, _checked(_read(Path(path)), label, table.WRAPPER), label)
+    if "pos_embed" not in state or "patch_embed.proj.weight" not in state:
+        return {}
+    in_channels, patch = state["patch_embed.proj.weight"].shape[1:3]
+    cells = state["pos_embed"].shape[1] - 1
+    side = math.isqrt(cells)
+    shown: dict[str, Any] = {"num_classes": 0, "in_channels": in_channels}
+    if side * side == cells:  # of an oblong grid the sides do not show
+        shown["image_size"] = side * patch
+    if CATALOGUE[model].task == "classify" and "head.weight" in state:
+        shown["num_classes"] = state["head.weight"].shape[0]
+        shown["pool"] = "mean" if "fc_norm.weight" in state else "token"
+    return shown
+
+
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file by name, on the CPU; never runs code in it."""
     return _checked(_read(Path(path)), str(path))
@@ -148,6 +172,14 @@ def _read(path: Path) -> Any:
     except Exception as error:  # safetensors and torch raise a dozen kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason})") from error
+
+
+def _translated(table: Any, state: Mapping[str, Tensor], label: str) -> dict[str, Tensor]:
+    """The file's tensors under Tracesight's names. Raises UserError, which names the file."""
+    try:
+        return table.to_tracesight(state)
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from error
 
 
 def _keeps(table: Any, name: str) -> bool:
@@ -253,6 +285,9 @@ def _check_fit(
     elif missing in (["fc.weight", "fc.bias"], ["head.weight", "head.bias"]) and not unmapped and not shapes:
         last = missing[0].split(".")[0]
         hint = f"; build the model with num_classes=0, or leave its last layer new by skip=('{last}',)"
+    elif "fc_norm.weight" in [*missing, *unmapped]:
+        pool = "mean" if "fc_norm.weight" in unmapped else "token"
+        hint = f"; the checkpoint's classifier needs a model built with pool='{pool}'"
     elif any(name.endswith("running_mean") for name in unmapped):
         hint = "; a checkpoint with batch norm needs a model built with norm='frozen' or norm='batch'"
     elif shapes:
