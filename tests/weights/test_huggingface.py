@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,42 @@ def test_a_file_becomes_a_bundle_as_its_tensors_show(classifier, tmp_path: Path,
     assert bundle.model.blocks[0].norm1.eps == 1e-12
     assert main_status([*words, "--model", "resnet18", "--out", str(tmp_path / "b")]) == 2
     assert "source 'huggingface' has no weights for resnet18" in capsys.readouterr().err
+
+
+def test_the_files_beside_it_say_what_no_tensor_shows(classifier, whole, tmp_path: Path, capsys) -> None:
+    save_file(classifier, tmp_path / "model.safetensors")
+    config: dict[str, Any] = {"model_type": "vit", "num_attention_heads": 3, "layer_norm_eps": 1e-6}
+    config["id2label"] = {str(number): f"kind {number}" for number in range(7)}
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.4, 0.5, 0.6]}')
+
+    def imported(config: dict[str, Any], model: str = "vit_tiny_patch4") -> tuple[int, str]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        words = ["weights", "import", str(tmp_path / "model.safetensors"), "--source", "huggingface"]
+        status = main_status([*words, "--model", model, "--out", str(tmp_path / model)])
+        out, err = capsys.readouterr()
+        return status, out + err
+
+    status, said = imported(config)
+    assert status == 0 and "read beside it: config.json, preprocessor_config.json" in said and "0.5 and" not in said
+    bundle = ts.load(tmp_path / "vit_tiny_patch4")
+    assert bundle.spec["conventions"] == "torchvision" and bundle.categories[6] == "kind 6"
+    assert bundle.preprocessing["std"] == pytest.approx([0.4, 0.5, 0.6])
+    for key, value, wrong in (
+        ("num_attention_heads", 12, "num_attention_heads=12, and vit_tiny_patch4 has 3"),
+        ("hidden_act", "relu", "hidden_act is 'relu'"),
+        ("layer_norm_eps", 1e-5, "layer_norm_eps is 1e-05"),
+        ("id2label", {"0": "a"}, "names 1 classes in id2label, and the checkpoint has 7"),
+        ("id2label", [], "config.json or preprocessor_config.json is not transformers'"),
+        ("model_type", "deit", "model_type is 'deit'"),
+    ):
+        status, said = imported({**config, key: value})
+        assert status == 2 and wrong in said and said.count("\n") == 1
+    save_file(whole, tmp_path / "model.safetensors")
+    sizes = {"decoder_hidden_size": DECODER, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    status, said = imported({"model_type": "vit_mae", "num_attention_heads": 3, **sizes}, "mae_vit_tiny_patch4")
+    assert status == 0 and "norm_pix_loss" not in said
+    args = ts.load(tmp_path / "mae_vit_tiny_patch4").spec["args"]
+    assert (args["decoder"], args["normalised"], args["hide"]) == ([DECODER, 1, 2], False, 0.75)
 
 
 def test_what_does_not_fit_is_named_in_one_line(whole, classifier) -> None:

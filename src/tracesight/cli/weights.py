@@ -41,7 +41,7 @@ def import_(
         str | None,
         typer.Option(
             help="What no tensor shows: torchvision, torchvision-coco-v1 (batch norm with eps 0), or huggingface "
-            "(layer norm with eps 1e-12). Default: that of the published file with this content, else the source's."
+            "(layer norm with eps 1e-12). Default: that of the published file, or config.json's, or the source's."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")] = False,
@@ -53,22 +53,27 @@ def import_(
     from tracesight.models.build import CATALOGUE, build
     from tracesight.models.keypoint_head import keypoints_of
     from tracesight.weights import built_as, conventions_of, load_weights
+    from tracesight.weights.beside import Beside, beside, settle
 
-    stated = conventions_of(file, source, conventions)
+    about = beside(file) if source == "huggingface" else Beside()
+    stated = conventions_of(file, source, conventions or about.conventions)
     shown = built_as(file, source, model)
+    if model in CATALOGUE and CATALOGUE[model].task == "pretrain":
+        shown |= about.args or {}
     its_own = shown.pop("num_classes", 0 if source in ("moco", "moco_v3") else None)  # what is pretrained has none
     names = None if categories is None else _read_categories(categories)
     classifies = model in CATALOGUE and CATALOGUE[model].task in ("classify", "pretrain")
     if num_classes is None and names is not None:
         num_classes = len(names) + (not classifies)
     network = build(model, its_own if num_classes is None else num_classes, stated, **shown)
-    receipt = load_weights(network, file, source, conventions=stated)
-    named = names if names is not None else _known_categories(network, classifies)
+    receipt = settle(network, load_weights(network, file, source, conventions=stated), about)
+    if names is None:
+        names = about.categories if about.categories and its_own else _known_categories(network, classifies)
     lineage = {"weights": receipt.to_json()}
     size = shown.get("image_size") or (800 if not classifies else 32 if network.small else 224)
     # The only keypoints that a known checkpoint finds are those of COCO's person.
-    points = dict.fromkeys(named, PERSON) if keypoints_of(network) == len(PERSON.names) else None
-    bundle = Bundle.of(network, named, image_size=size, lineage=lineage, keypoints=points)
+    points = dict.fromkeys(names, PERSON) if keypoints_of(network) == len(PERSON.names) else None
+    bundle = Bundle.of(network, names, image_size=size, lineage=lineage, keypoints=points)
     bundle.save(out)
     if as_json:
         print_json({"out": str(out), "bundle": bundle.digest, **receipt.to_json()})
