@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tracesight.data.batch import Batch, Targets, collate
 from tracesight.data.dataset import Dataset
@@ -41,6 +43,39 @@ def box_batches(dataset: Dataset, size: int, side: int) -> Iterator[tuple[Batch,
     some = (record for record in dataset if record.annotations)
     samples = (load_sample(record, dataset.labels, with_masks=False) for record in some)
     return _batches((eval_transform(sample, image_size=side) for sample in samples), size)
+
+
+def whole_masks(batch: Batch, targets: Targets) -> Tensor:
+    """Ground-truth masks (N, M, H, W) bool, as large as the pictures; of a crop of another size its nearest pixels."""
+    height, width = batch.images.shape[-2:]
+    masks = torch.zeros(*targets.valid.shape, height, width, dtype=torch.bool)
+    for n, j in targets.valid.nonzero().tolist():
+        rows, columns = targets.mask_sizes[n, j].tolist()
+        left, top, right, bottom = targets.mask_boxes[n, j].tolist()
+        start = int(targets.mask_offsets[n, j])
+        crop = targets.mask_pixels[start : start + rows * columns].view(rows, columns).bool()
+        y, from_y = _nearest(height, top, bottom, rows)
+        x, from_x = _nearest(width, left, right, columns)
+        masks[n, j, y[:, None], x] = crop[from_y[:, None], from_x]
+    return masks
+
+
+def _nearest(extent: int, low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
+    """Which of `extent` pixels lie between `low` and `high`, and in which of `count` equal cells there."""
+    cells = ((torch.arange(extent) + 0.5 - low) * (count / (high - low))).floor().long()
+    pixels = ((cells >= 0) & (cells < count)).nonzero()[:, 0]
+    return pixels, cells[pixels]
+
+
+def for_torchvision(batch: Batch, targets: Targets, masks: Tensor) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Pictures and labels as torchvision takes them in training. masks: (N, M, H, W), the whole of each object."""
+    sizes = batch.sizes.tolist()
+    images = [image[:, :h, :w].contiguous() for image, (h, w) in zip(batch.images, sizes)]
+    labels = [
+        {"boxes": b[v], "labels": c[v], "masks": m[v.cpu(), :h, :w].to(b.device, torch.uint8), "keypoints": k[v]}
+        for b, c, v, m, k, (h, w) in zip(targets.boxes, targets.labels, targets.valid, masks, targets.keypoints, sizes)
+    ]
+    return images, labels
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[tuple[Batch, Targets]]:

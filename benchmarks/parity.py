@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from figures import machine, photographs, row, run, show, write
-from labelled import photograph_batch
+from labelled import photograph_batch, whole_masks
 from torch import nn
 from torchvision_peer import (
     Agreement,
@@ -42,7 +42,6 @@ from torchvision_peer import (
     peer,
     resized_picture,
     their_detections,
-    whole_masks,
 )
 
 from tracesight.data.pictures import open_picture

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from figures import Missing, data_folder, machine, row, run, show, write
-from labelled import box_batches, nuclei_batches
+from labelled import box_batches, nuclei_batches, whole_masks
 from torch import nn
-from torchvision_peer import doubled, doubled_batch, losses_with_our_choices, on, small_peer, whole_masks
+from torchvision_peer import doubled, doubled_batch, losses_with_our_choices, on, small_peer
 
 from tracesight.data.batch import Batch, Targets
 from tracesight.data.formats import read_splits

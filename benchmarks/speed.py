@@ -22,14 +22,13 @@ from typing import Any
 
 import torch
 from figures import data_folder, machine, photographs, row, run, show, write
-from labelled import nuclei_batch, photograph_batch
+from labelled import for_torchvision, nuclei_batch, photograph_batch, whole_masks
 from torch import Tensor, nn
 from torchvision_peer import (
     agreement,
     as_picture,
     as_tensors,
     device_of,
-    for_torchvision,
     freeze_norms,
     losses_with_our_choices,
     on,
@@ -38,7 +37,6 @@ from torchvision_peer import (
     peer,
     small_peer,
     their_detections,
-    whole_masks,
 )
 
 from tracesight.data.batch import Batch, Targets

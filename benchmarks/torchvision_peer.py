@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from labelled import for_torchvision
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import detection, resnet18
@@ -114,7 +115,7 @@ def _calibrate(model: nn.Module, pictures: list[Tensor]) -> None:
         scaled(model.roi_heads.mask_predictor.mask_fcn_logits, 2.0)
 
 
-def small_peer(model: nn.Module, side: int) -> nn.Module:
+def small_peer(model: nn.Module, side: int, seed: int = 0) -> nn.Module:
     """torchvision's parts put together to `model`: our Faster or Mask R-CNN on a ResNet-18 with group norm, any widths.
 
     The weights are random and its own: `load_weights` gives them to `model`. The number of steps is as in `model`.
@@ -123,7 +124,7 @@ def small_peer(model: nn.Module, side: int) -> nn.Module:
     heads, proposals = model.roi_heads.settings, model.rpn.settings
     classes, boxes = model.spec["num_classes"], model.roi_heads.box_head.fc7.out_features
     levels = ["0", "1", "2", "3"]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     body = resnet18(weights=None, norm_layer=norm_layer("group"))
     kind, masks = detection.FasterRCNN, {}
     if model.roi_heads.mask_predictor is not None:
@@ -318,29 +319,6 @@ def _mask_iou(left: Tensor, right: Tensor) -> Tensor:
     """IoU (D,) of bool masks (D, H, W) pair by pair; 1 where both are empty."""
     union = (left | right).flatten(1).sum(1)
     return ((left & right).flatten(1).sum(1) / union.clamp(min=1)).masked_fill(union == 0, 1.0)
-
-
-def whole_masks(batch: Batch, targets: Targets) -> Tensor:
-    """Ground-truth masks (N, M, H, W) bool, as large as the pictures; the crops must be of the network's resolution."""
-    masks = torch.zeros(*targets.valid.shape, *batch.images.shape[-2:], dtype=torch.bool)
-    for n, j in targets.valid.nonzero().tolist():
-        height, width = targets.mask_sizes[n, j].tolist()
-        left, top = targets.mask_boxes[n, j, :2].long().tolist()
-        start = int(targets.mask_offsets[n, j])
-        crop = targets.mask_pixels[start : start + height * width].view(height, width)
-        masks[n, j, top : top + height, left : left + width] = crop.bool()
-    return masks
-
-
-def for_torchvision(batch: Batch, targets: Targets, masks: Tensor) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Pictures and labels as torchvision takes them in training. masks: (N, M, H, W), the whole of each object."""
-    sizes = batch.sizes.tolist()
-    images = [image[:, :h, :w].contiguous() for image, (h, w) in zip(batch.images, sizes)]
-    labels = [
-        {"boxes": b[v], "labels": c[v], "masks": m[v.cpu(), :h, :w].to(b.device, torch.uint8), "keypoints": k[v]}
-        for b, c, v, m, k, (h, w) in zip(targets.boxes, targets.labels, targets.valid, masks, targets.keypoints, sizes)
-    ]
-    return images, labels
 
 
 @contextmanager
