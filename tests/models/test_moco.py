@@ -1,4 +1,7 @@
-"""MoCo v1, v2 and v3 by hand, beside an implementation of their own here, and over two processes; MAE over two, too."""
+"""MoCo v1, v2 and v3 by hand, beside an implementation of their own here, and over two processes; MAE over two, too.
+
+v3 on a vision transformer is compared with one around timm's network, under AdamW, besides.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import copy
 from functools import partial
 
 import pytest
+import timm
 import torch
 from gloo_ranks import on_ranks
 from torch import nn
@@ -18,7 +22,9 @@ from tracesight.models.methods import METHODS, build_method
 from tracesight.models.moco import MoCo, info_nce
 from tracesight.models.moco_v3 import MoCoV3
 from tracesight.models.norms import BatchNorm2d
+from tracesight.models.vit import ViT, sincos_table
 from tracesight.ops.random import keyed_uniform
+from tracesight.training.optim import build_optimiser
 
 MOMENTUM, LR = 0.9, 0.5
 
@@ -40,9 +46,15 @@ class Small(nn.Module):
         return self.fc(self.features(x)[-1].mean((2, 3)))
 
 
+def small_vit():
+    return ViT(8, 2, 2, None, patch=2, image_size=6, positions="sincos-yx")
+
+
 def method_of(name):
     torch.manual_seed(3)
-    if name == "mae":
+    if name == "moco-v3-vit":
+        method = MoCoV3(small_vit, dim=5, hidden=7, temperature=0.5)
+    elif name == "mae":
         method = MAE(8, 1, 2, patch=2, image_size=6, decoder=(8, 1, 2))
     elif name == "moco-v3":
         method = MoCoV3(Small, dim=5, hidden=7, temperature=0.5)
@@ -134,7 +146,7 @@ class Reference:
 
     def __init__(self, name):
         self.name, method = name, method_of(name)
-        self.v3 = name == "moco-v3"
+        self.v3 = name.startswith("moco-v3")
         self.q = copy.deepcopy(method.base_encoder if self.v3 else method.encoder_q)
         self.k = copy.deepcopy(self.q)
         self.head = copy.deepcopy(method.predictor) if self.v3 else None
@@ -175,6 +187,7 @@ class Reference:
     def step(self, first, second, keys):
         loss, new = self.loss(first, second, keys)
         trained = [*self.q.parameters(), *(self.head.parameters() if self.head else ())]
+        trained = [parameter for parameter in trained if parameter.requires_grad]
         for parameter, grad in zip(trained, torch.autograd.grad(loss, trained)):
             parameter.data -= LR * grad
         for slow, fast in zip(self.k.parameters(), self.q.parameters()):
@@ -184,24 +197,24 @@ class Reference:
         return float(loss.detach())
 
 
-@pytest.mark.parametrize("name", ["moco-v1", "moco-v2", "symmetric", "moco-v3"])
+@pytest.mark.parametrize("name", ["moco-v1", "moco-v2", "symmetric", "moco-v3", "moco-v3-vit"])
 def test_step_by_step_as_an_implementation_of_its_own(name):
     reference, steps = Reference(name), 5
     expected = [reference.step(*batch) for batch in batches(steps)]
     losses, state = learned(name, steps)
     assert losses == pytest.approx(expected, abs=1e-5)
-    query, key = ("base_encoder", "momentum_encoder") if name == "moco-v3" else ("encoder_q", "encoder_k")
+    query, key = ("base_encoder", "momentum_encoder") if reference.v3 else ("encoder_q", "encoder_k")
     for place, network in ((query, reference.q), (key, reference.k)):
         for at, parameter in network.named_parameters():
             torch.testing.assert_close(state[f"{place}.{at}"], parameter.data, rtol=0, atol=1e-5)
-    if name != "moco-v3":
+    if not reference.v3:
         start = int(state["queue_ptr"])  # the oldest key is where the next one goes
         assert start == steps * 8 * (2 if name == "symmetric" else 1) % 16
         torch.testing.assert_close(state["queue"].roll(-start, 1).T, torch.stack(reference.queue), rtol=0, atol=1e-5)
 
 
 def of_rank(rank):
-    return {name: learned(name, 3, rank, 2) for name in ("moco-v2", "symmetric", "moco-v3", "mae")}
+    return {name: learned(name, 3, rank, 2) for name in ("moco-v2", "symmetric", "moco-v3", "moco-v3-vit", "mae")}
 
 
 def test_two_processes_equal_one():
@@ -216,6 +229,87 @@ def test_two_processes_equal_one():
                     torch.testing.assert_close(
                         own[at], tensor, rtol=0, atol=1e-5, msg=lambda text, at=at: f"{at}: {text}"
                     )
+
+
+def timms(state):
+    """MoCo v3's encoder and predictor as timm and torch build them, holding `state`."""
+
+    def layers(*widths):
+        parts = []
+        for number in range(len(widths) - 1):
+            parts += [nn.Linear(widths[number], widths[number + 1], bias=False)]
+            parts += [nn.BatchNorm1d(widths[number + 1]), nn.ReLU()] if number + 2 < len(widths) else []
+        return nn.Sequential(*parts, nn.BatchNorm1d(widths[-1], affine=False))
+
+    encoder = timm.models.VisionTransformer(
+        img_size=6, patch_size=2, embed_dim=8, depth=2, num_heads=2, num_classes=1,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    encoder.head = layers(8, 7, 7, 5)
+    both = nn.ModuleDict({"base_encoder": encoder, "predictor": layers(5, 7, 5)}).double()
+    both.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("momentum_encoder.")})
+    return both
+
+
+def test_v3_on_a_transformer_as_around_timms_under_adamw():
+    method, options = method_of("moco-v3-vit"), {"lr": 0.01, "weight_decay": 0.1}
+    begun = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    both, slow = timms(begun), timms(begun)["base_encoder"]
+    base = both["base_encoder"]
+    fixed = ("patch_embed.", "pos_embed")
+    trained = {n: p for n, p in both.named_parameters() if not n.removeprefix("base_encoder.").startswith(fixed)}
+    decaying = {n for n, p in trained.items() if p.ndim > 1 and not n.endswith("cls_token")}
+    reference = torch.optim.AdamW([
+        {"params": [p for n, p in trained.items() if n in decaying]},
+        {"params": [p for n, p in trained.items() if n not in decaying], "weight_decay": 0.0},
+    ], **options)  # fmt: skip
+    optimiser, losses, expected = build_optimiser("adamw", method, **options), [], []
+    for first, second, keys in batches(4):
+        made = method(first, second, keys)
+        losses.append(made.losses["loss_contrast"])
+        losses[-1].backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        method.advance(made.keys, keys, MOMENTUM)
+
+        queries = [F.normalize(both["predictor"](base(x))) for x in (first, second)]
+        with torch.no_grad():
+            targets = [F.normalize(slow(x)) for x in (first, second)]
+        right = torch.arange(len(first))
+        scores = [q @ k.T / 0.5 for q, k in zip(queries, targets[::-1])]
+        expected.append(sum(F.cross_entropy(s, right) for s in scores) * 2 * 0.5)
+        reference.zero_grad()
+        expected[-1].backward()
+        reference.step()
+        for late, early in zip(slow.parameters(), base.parameters()):
+            late.data = MOMENTUM * late.data + (1 - MOMENTUM) * early.data
+    assert [float(x.detach()) for x in losses] == pytest.approx([float(x.detach()) for x in expected], abs=1e-5)
+    state = method.state_dict()
+    wanted = both.state_dict() | {f"momentum_encoder.{name}": tensor for name, tensor in slow.state_dict().items()}
+    assert wanted.keys() == state.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-5, msg=lambda text, at=name: f"{at}: {text}")
+    # What was drawn for the patches and the positions stays, bit by bit, in both encoders; all the rest has moved.
+    for name in state:
+        stays = name.removeprefix("base_encoder.").removeprefix("momentum_encoder.").startswith(fixed)
+        assert torch.equal(state[name], begun[name]) == stays, name
+    free = MoCoV3(small_vit, dim=5, hidden=7, frozen_patch_projection=False)
+    assert all(p.requires_grad == (not n.endswith("pos_embed")) for n, p in free.base_encoder.named_parameters())
+
+
+def test_a_transformers_weights_begin_as_the_authors_have_them():
+    method = MoCoV3(lambda: ViT(64, 1, 2, None, patch=4, image_size=16, positions="sincos-yx"), dim=4, hidden=8)
+    encoder = method.base_encoder.requires_grad_(False)
+    bound = (6 / (64 + 64)) ** 0.5  # of queries, keys and values each; of all three at once it would be 0.153
+    assert encoder.blocks[0].attn.qkv.weight.abs().max() == pytest.approx(bound, rel=0.02)
+    assert encoder.patch_embed.proj.weight.abs().max() == pytest.approx((6 / (48 + 64)) ** 0.5, rel=0.02)
+    assert 0 < encoder.cls_token.abs().max() < 1e-5
+    table, other = encoder.pos_embed, sincos_table(64, (4, 4))
+    assert torch.equal(table, torch.cat([other[..., 32:], other[..., :32]], 2))
+    # Row 2, column 1 stands at 1 + 2 × 4 + 1; the first number is the sine of the row.
+    assert float(table[0, 10, 0]) == pytest.approx(0.909297) and float(table[0, 10, 32]) == pytest.approx(0.841471)
+    assert [type(layer).__name__ for layer in encoder.head] == ["Linear", "Norm1d", "ReLU"] * 2 + ["Linear", "Norm1d"]
+    assert [type(layer).__name__ for layer in method.predictor] == ["Linear", "Norm1d", "ReLU", "Linear", "Norm1d"]
 
 
 def test_parts_of_a_batch_queue_their_keys_in_order():
@@ -258,6 +352,9 @@ def test_methods_are_built_around_encoders_of_the_catalogue():
         partial(build_method, "moco-v2", "mask_rcnn_resnet18_fpn", {}, {}),
         partial(build_method, "moco-v2", "resnet18", {}, {"bn_group": 1}),
         partial(build_method, "moco-v2", "vit_tiny_patch4", {}, {}),
+        partial(build_method, "moco-v3", "vit_tiny_patch4", {"pool": "mean"}, {}),
+        partial(build_method, "moco-v3", "vit_tiny_patch4", {"heads": 5}, {}),
+        partial(build_method, "moco-v3", "resnet18", {}, {"frozen_patch_projection": True}),
         partial(build_method, "mae", "resnet18", {}, {}),
         partial(build_method, "mae", "vit_tiny_patch4", {}, {"hide": 1.5}),
         partial(build_method, "mae", "vit_tiny_patch4", {}, {}, {"mean": [0.5], "std": [0.2]}),

@@ -214,7 +214,7 @@ def test_a_broken_picture_is_passed_over_in_figures_too(pictures, tmp_path):
         ({"queue": 8}, "config key 'queue': mae has none"),
         ({"model": "cifar_resnet20"}, "choose a vision transformer"),
         ({"model": "mae_vit_tiny_patch4"}, "is a method of its own"),
-        ({"method": "moco-v2", "decoder": None}, "moco-v2 is for residual networks here"),
+        ({"method": "moco-v2", "decoder": None}, "moco-v2 is for residual networks; .* use method=moco-v3"),
         ({"batch_size": 32}, "10 pictures are fewer than batch_size=32"),
     ],
 )

@@ -209,7 +209,7 @@ def test_keys_that_do_not_fit(pictures, tmp_path, changed, words):
 
 
 def test_presets_and_the_command(pictures, tmp_path, capsys):
-    for name in ("moco-v1", "moco-v2", "moco-v3", "moco-cifar", "mae"):
+    for name in ("moco-v1", "moco-v2", "moco-v3", "moco-v3-vit", "moco-cifar", "mae"):
         assert name in presets()
         resolve(Config, name)
     assert main_status(["pretrain", str(pictures), "--out", str(tmp_path / "run")]) == 2

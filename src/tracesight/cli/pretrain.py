@@ -47,7 +47,7 @@ def pretrain(
         raise UserError("--out is missing: the folder that receives bundles, figures and the report")
     place, keys = split_arguments(data or [])
     keys = [*([] if method is None else [f"method={method}"]), *keys]
-    resolved = resolve(recipe.Config, preset or method, config, keys)
+    resolved = resolve(recipe.Config, preset or _own_preset(method, keys), config, keys)
     metrics = recipe.train(resolved, place, out, resume=resume, format=format)
     if os.environ.get("RANK", "0") != "0":
         return  # the first rank tells
@@ -62,3 +62,9 @@ def pretrain(
         f"next:   tracesight train --task classify DATA --out RUN --init {out / 'best'}\n"
         f"        tracesight probe {out / 'best'} DATA --out probes"
     )
+
+
+def _own_preset(method: str | None, keys: list[str]) -> str | None:
+    """The paper's numbers for a method: those of MoCo v3 are others for vision transformers."""
+    transformer = any(key.startswith("model=vit_") for key in keys)
+    return "moco-v3-vit" if method == "moco-v3" and transformer else method

@@ -56,7 +56,7 @@ _FASTER = "Ren et al. 2015, Faster R-CNN"
 _FPN = "Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks"
 _MASK = "He et al. 2017, Mask R-CNN"
 _MASK_FPN = "He et al. 2017, Mask R-CNN; Lin et al. 2017, Feature Pyramid Networks"
-_VITS, _MAES = ("timm", "mae", "huggingface"), ("mae", "huggingface")
+_VITS, _MAES = ("timm", "mae", "huggingface", "moco_v3"), ("mae", "huggingface")
 _TV, _TIMM, _BOTH = ("torchvision",), ("timm",), ("torchvision", "timm", "moco", "moco_v3")
 # Heads as torchvision's v2 detectors have them.
 _V2 = {"head_norm": "batch", "rpn_convs": 2, "box_convs": 4}

@@ -49,8 +49,8 @@ def pooled(encoder: nn.Module, images: Tensor) -> Tensor:
 
 
 def without_head(encoder: nn.Module) -> dict[str, Tensor]:
-    """The tensors of an encoder whose classifier's place `fc` a head has taken, without that head."""
-    return {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("fc.")}
+    """The tensors of an encoder whose classifier's place (`fc`, `head`) a head has taken, without that head."""
+    return {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith(("fc.", "head."))}
 
 
 def width_of(encoder: nn.Module) -> int:

@@ -206,10 +206,14 @@ def mae_vit(
     decoder: tuple[int, int, int] = (512, 8, 16),
     hide: float = 0.75,
     normalised: bool = True,
+    heads: int | None = None,
 ) -> MAE:
     """MAE on a ViT "tiny" to "huge" with patches of `patch` pixels; the decoder's 8 blocks of 512 are the paper's."""
+    width, depth, usual = SIZES[size]
     return MAE(
-        *SIZES[size],
+        width,
+        depth,
+        usual if heads is None else heads,
         patch=patch,
         image_size=image_size,
         in_channels=in_channels,

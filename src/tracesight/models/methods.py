@@ -49,8 +49,8 @@ def build_method(
     if unknown := sorted(set(numbers) - known):
         raise UserError(f"{name} has no {unknown[0]}; it has {', '.join(sorted(known))}")
     whole = build(encoder, 0, **dict(encoder_args))
-    if isinstance(whole, ViT) and name.startswith("moco"):
-        raise UserError(f"{name} is for residual networks here; for model={encoder} use method=mae")
+    if isinstance(whole, ViT) and name in ("moco-v1", "moco-v2"):
+        raise UserError(f"{name} is for residual networks; for model={encoder} use method=moco-v3 or mae")
     try:
         method = make(lambda: build(encoder, 0, **dict(encoder_args)), **dict(numbers))
     except ValueError as error:

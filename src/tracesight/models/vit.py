@@ -32,7 +32,7 @@ SIZES = {
     "large": (1024, 24, 16),
     "huge": (1280, 32, 16),
 }
-POSITIONS, POOLS = ("learned", "sincos"), ("token", "mean")
+POSITIONS, POOLS = ("learned", "sincos", "sincos-yx"), ("token", "mean")
 EPS = CONVENTIONS["tracesight"].layer_norm_eps  # as in the authors' code, timm and MAE
 _SMALL = 128  # pictures with shorter sides are those of CIFAR and its like
 
@@ -116,9 +116,10 @@ class ViT(nn.Module):
     """A vision transformer, with a linear classifier unless `num_classes` is None.
 
     image_size: side in pixels or (H, W), of the pictures whose grid the table of positions has. positions: "learned",
-    or "sincos", which does not learn. pool: what is classified, the class "token" behind the last norm, or the "mean"
-    over the patches, with a norm behind it (`fc_norm`) instead of the one before. head_norm: a batch norm without scale
-    and shift stands before the classifier, as MAE's linear probe has it (appendix A.1), and that begins smaller.
+    or "sincos" (MAE's order) or "sincos-yx" (MoCo v3's), which do not learn. pool: what is classified, the class
+    "token" behind the last norm, or the "mean" over the patches, with a norm behind it (`fc_norm`) instead of the one
+    before. head_norm: a batch norm without scale and shift stands before the classifier, as MAE's linear probe has it
+    (appendix A.1), and that begins smaller.
     `model(x)` gives logits (N, num_classes), `model.features(x)` one stage: `channels` and `strides` as a ResNet's.
     """
 
@@ -165,7 +166,8 @@ class ViT(nn.Module):
         if positions == "learned":
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
         else:
-            self.pos_embed.copy_(sincos_table(self.pos_embed.shape[2], self.grid))
+            table = sincos_table(self.pos_embed.shape[2], self.grid, rows_first=positions == "sincos-yx")
+            self.pos_embed.copy_(table)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (N, L, D) with their positions, row by row; and the class token with its own, (1, 1, D)."""
@@ -212,7 +214,7 @@ def _check(width: int, heads: int, patch: int, positions: str, pool: str, drop_p
         raise ValueError(f"drop_path is {drop_path}: it is a probability, at least 0 and below 1")
     if patch < 1:
         raise ValueError(f"patch is {patch}: a patch has at least one pixel")
-    if width % heads or width % 4:
+    if heads < 1 or width % heads or width % 4:
         raise ValueError(f"a width of {width} is not divided by {heads} heads and by 4")
 
 
@@ -244,17 +246,23 @@ def positions_at(table: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) 
     return torch.cat([table[:, :1], cells.flatten(2).transpose(1, 2).to(table.dtype)], 1)
 
 
-def sincos_table(width: int, grid: tuple[int, int]) -> Tensor:
+def sincos_table(width: int, grid: tuple[int, int], *, rows_first: bool = False) -> Tensor:
     """Sines and cosines of each cell's column (the first half) and row, (1, 1 + h × w, D); 0 for the class token.
 
-    As MAE's code has it; MoCo v3's has the halves the other way round.
+    As MAE's code has it. rows_first: the halves the other way round, as MoCo v3's code has them.
     """
     quarter = width // 4
     speeds = 10_000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
     rows, columns = (torch.arange(side, dtype=torch.float64)[:, None] * speeds for side in grid)
     along, down = (torch.cat([turns.sin(), turns.cos()], 1) for turns in (columns, rows))
-    cells = torch.cat([along.expand(grid[0], -1, -1), down[:, None].expand(-1, grid[1], -1)], 2)
+    halves = [along.expand(grid[0], -1, -1), down[:, None].expand(-1, grid[1], -1)]
+    cells = torch.cat(halves[::-1] if rows_first else halves, 2)
     return F.pad(cells.reshape(1, grid[0] * grid[1], width), (0, 0, 1, 0)).to(torch.get_default_dtype())
+
+
+def heads_of(model: nn.Module) -> int:
+    """Heads of attention, which no tensor shows; 0 of a network without any."""
+    return next((module.heads for module in model.modules() if isinstance(module, Attention)), 0)
 
 
 def vit(
@@ -268,14 +276,18 @@ def vit(
     pool: str = "token",
     drop_path: float = 0.0,
     head_norm: bool = False,
+    heads: int | None = None,
 ) -> ViT:
     """ViT "tiny" to "huge" with patches of `patch` pixels.
 
     image_size: side or (H, W) of the pictures whose grid the table of positions has; others are taken too. drop_path:
-    probability with which the last block's MLP is left out.
+    probability with which the last block's MLP is left out. heads: of attention; None: as `SIZES` has it.
     """
+    width, depth, usual = SIZES[size]
     return ViT(
-        *SIZES[size],
+        width,
+        depth,
+        usual if heads is None else heads,
         num_classes,
         patch=patch,
         image_size=image_size,

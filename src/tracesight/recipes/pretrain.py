@@ -48,15 +48,18 @@ from tracesight.training.watch import NORM, LossWatch
 DEVIATION, RANK = "features_deviation", "features_rank"
 FOLLOWED = ("key_momentum", DEVIATION, RANK)  # columns of methods that compare views
 # Keys that are the method's own.
-_NUMBERS = ("dim", "hidden", "queue", "temperature", "symmetric", "bn_group", "hide", "decoder", "normalised")
+_NUMBERS = (
+    "dim", "hidden", "queue", "temperature", "symmetric", "bn_group", "frozen_patch_projection", "hide", "decoder",
+    "normalised",
+)  # fmt: skip
 _CHANCES = ("jitter_chance", "grey_chance", "blur_chance", "solarise_chance")  # of what is for RGB
 
 
 class Config(BaseModel, extra="forbid", frozen=True):
     """Every key of a pretraining; lengths in pixels, `lr` belongs to `batch_size` and is never rescaled.
 
-    The defaults are MoCo v2's on ImageNet; the presets `moco-v1`, `moco-v2`, `moco-v3` and `mae` hold the papers'
-    numbers, and `tracesight pretrain --method` begins from the one of that name.
+    The defaults are MoCo v2's on ImageNet; the presets `moco-v1`, `moco-v2`, `moco-v3`, `moco-v3-vit` and `mae`
+    hold the papers' numbers, and `tracesight pretrain --method` begins from the one of that name.
     """
 
     method: str = "moco-v2"  # one of `models.methods.METHODS`
@@ -72,6 +75,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     temperature: float | None = Field(None, gt=0)
     symmetric: bool | None = None  # of moco-v1, v2: each view is query once
     bn_group: int | None = Field(None, ge=2)  # of moco-v1, v2: pictures that share batch norm's statistics
+    frozen_patch_projection: bool | None = None  # of moco-v3 on a ViT; None: frozen
     hide: float | None = Field(None, gt=0, lt=1)  # of mae: share of the patches
     decoder: tuple[int, int, int] | None = None  # of mae: width, blocks, heads
     normalised: bool | None = None  # of mae: patches are normalised one by one before they are compared
@@ -228,9 +232,10 @@ def learn(
 
     def look(history: History | None = history) -> tuple[Bundle, Validation | None]:
         run.settle()
-        filled[:] = of_first(run.ranks, lambda: fill_in(run, config, splits, out))
+        network = run.result  # all ranks ask
+        filled[:] = of_first(run.ranks, lambda: fill_in(network, run.step, config, splits, out))
         looked = None if known is None else partial(look_around, known=known, run=run, display=display)
-        bundle = bundled(encoder_of(run.result), run, config, noted(splits, unreadable, warned))
+        bundle = bundled(encoder_of(network), run, config, noted(splits, unreadable, warned))
         return measure(run, bundle, out, history, looked, display)
 
     watch, reached = LossWatch(run, splits.train, out, losses_of, note), None
@@ -251,10 +256,12 @@ def learn(
         # A run that was killed after its last checkpoint is measured once more.
         reached = reached or look(history=None)
         splits = noted(splits, unreadable, warned)
-        return of_first(run.ranks, lambda: end(run, config, splits, reached, filled, out, display))
+        network = run.result
+        return of_first(run.ranks, lambda: end(network, run, config, splits, reached, filled, out, display))
 
 
 def end(
+    network: nn.Module,
     run: Run,
     config: Config,
     splits: Splits,
@@ -263,9 +270,9 @@ def end(
     out: Path,
     display: Display,
 ) -> dict[str, Any]:
-    """What is left when all is learnt: of a MAE the network with its decoder too."""
-    if isinstance(run.model, MAE):
-        bundled(whole_of(run.model), run, config, splits).save(out / "whole")
+    """What is left when all is learnt: of a MAE, `network`, it and its decoder too."""
+    if isinstance(network, MAE):
+        bundled(whole_of(network), run, config, splits).save(out / "whole")
     return finish(run, splits, reached, out, display, filled)
 
 
@@ -280,8 +287,9 @@ def start(config: Config, splits: Splits, device: torch.device, ranks: Ranks, st
     for key in numbers.keys() - numbers_of(config.method):
         raise UserError(f"config key {key!r}: {config.method} has none; leave it out")
     args = dict(config.model_args) | ({"in_channels": config.in_channels} if config.in_channels != 3 else {})
-    if config.method == "mae" and config.model.startswith("vit_"):  # its table of positions is that of the views
-        args = {"image_size": config.image_size, **args}
+    if config.model.startswith("vit_"):  # its table of positions is that of the views
+        order = {"positions": "sincos-yx"} if config.method == "moco-v3" else {}
+        args = {"image_size": config.image_size, **order, **args}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = build_method(config.method, config.model, args, numbers, config.pixels)
@@ -301,7 +309,7 @@ def batches_of(
     config: Config, splits: Splits, run: Run, unreadable: Unreadable, say: Say, first: int, count: int
 ) -> Iterator[Loaded]:
     """This rank's share of the training batches of `count` steps from step `first`."""
-    method: Any = run.result
+    method: Any = run.model
     same = ("image_size", "area", "ratio", "flip", "jitter", "jitter_chance", "grey_chance", "blur")
     shared = {key: getattr(config, key) for key in same}
     views = [
@@ -329,14 +337,17 @@ def batches_of(
         yield loaded
 
 
-def fill_in(run: Run, config: Config, splits: Splits, out: Path) -> list[Shot]:
-    """What a MAE fills in now, on pictures of val where there are any; written to `reconstructions/` too."""
-    if not isinstance(run.model, MAE) or not config.samples:
+def fill_in(network: nn.Module, step: int, config: Config, splits: Splits, out: Path) -> list[Shot]:
+    """What `network`, a MAE, fills in after `step` updates, on pictures of val where there are any.
+
+    It is written to `reconstructions/` too.
+    """
+    if not isinstance(network, MAE) or not config.samples:
         return []
     shown = splits.val if splits.val is not None and len(splits.val) else splits.train
     sides, channels = sides_of(config.image_size), config.in_channels
-    shots = reconstruction_shots(run.model, shown, config.samples, sides=sides, channels=channels, seed=config.seed)
-    write_sheet(out / "reconstructions" / f"{run.step:08d}.png", shots)
+    shots = reconstruction_shots(network, shown, config.samples, sides=sides, channels=channels, seed=config.seed)
+    write_sheet(out / "reconstructions" / f"{step:08d}.png", shots)
     return shots
 
 

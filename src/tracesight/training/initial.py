@@ -13,6 +13,7 @@ from tracesight.data.points import Keypoints
 from tracesight.data.statistics import channel_spread
 from tracesight.errors import UserError
 from tracesight.models.build import CATALOGUE, build
+from tracesight.models.vit import heads_of
 
 if TYPE_CHECKING:
     from tracesight.bundle import Bundle
@@ -133,6 +134,11 @@ def build_classifier(
     if begun is not None:
         if begun.task not in ("classify", "features"):
             raise UserError(f"--init: the bundle ({begun.spec['name']}) finds objects; begin from that of a classifier")
+        if begun.spec["name"] == name and heads_of(model) != heads_of(begun.model):
+            raise UserError(
+                f"--init: {name} has {heads_of(begun.model)} heads of attention in the bundle and {heads_of(model)} in "
+                "the model; leave out model_args.heads"
+            )
         source = begun.model.state_dict()
         heads = {name for name in model.state_dict() if name.startswith(_HEADS)}
         same = list(begun.categories.items()) == list(categories.items()) and heads <= source.keys()

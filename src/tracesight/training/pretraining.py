@@ -38,7 +38,7 @@ def whole_of(method: MAE) -> nn.Module:
     """A copy of a masked autoencoder with its decoder, as the network of the catalogue that it is."""
     spec: Any = method.spec
     encoder = spec["encoder"]
-    sizes = {key: value for key, value in encoder["args"].items() if key in ("image_size", "in_channels")}
+    sizes = {key: value for key, value in encoder["args"].items() if key in ("image_size", "in_channels", "heads")}
     with torch.random.fork_rng(devices=[]):
         whole = build(f"mae_{encoder['name']}", 0, encoder["conventions"], **sizes, **spec["args"])
     whole.load_state_dict(method.state_dict())

@@ -70,6 +70,8 @@ def load_weights(
     _check_conventions(model, stated, label)
     if part == "all":
         _check_source(model, source)
+        if hasattr(table, "check_model"):
+            table.check_model(model)
     incoming = _translated(table, state, label)
     dropped = [name for name in state if not _keeps(table, name)]
     notes: list[str] = []
@@ -120,7 +122,8 @@ def conventions_of(path: str | Path, source: str, conventions: str | None = None
 def built_as(path: str | Path, source: str, model: str) -> dict[str, Any]:
     """Arguments with which `model` of the catalogue must be built for a ViT's file, as its tensors show them.
 
-    "num_classes" (0: none), "image_size" of its table of positions, "in_channels" and "pool"; {} of other networks and
+    "num_classes" (0: none), "image_size" of its table of positions, "in_channels" and "pool", and what is known of the
+    source's network; {} of other networks and
     of sources that have no weights for the model. Raises UserError: unknown source, or a file that is not its own.
     """
     table, label = _source(source), str(path)
@@ -138,7 +141,7 @@ def built_as(path: str | Path, source: str, model: str) -> dict[str, Any]:
     if CATALOGUE[model].task == "classify" and "head.weight" in state:
         shown["num_classes"] = state["head.weight"].shape[0]
         shown["pool"] = "mean" if "fc_norm.weight" in state else "token"
-    return shown
+    return shown | getattr(table, "ARGS", {}).get(model, {})
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

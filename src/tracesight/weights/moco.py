@@ -50,7 +50,7 @@ def from_tracesight(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return with_prefix(state, PREFIX)
 
 
-def without_prefix(state: Mapping[str, Tensor], prefix: str, head: str) -> dict[str, Tensor]:
+def without_prefix(state: Mapping[str, Tensor], prefix: str, head: str | tuple[str, ...]) -> dict[str, Tensor]:
     """What stands below `prefix`, but for the head and for counters. Raises UserError: nothing does."""
     if not any(name.startswith(prefix) for name in state):
         raise UserError(f"no tensor's name begins with '{prefix}': another method's checkpoint, or no whole one")
