@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import assert_same, checkpoints, killed, two_kinds, without_report
+from small_runs import assert_same, checkpoints, course, killed, python, two_kinds, without_report
 
 import tracesight as ts
 from tracesight.data.formats import read_dataset
@@ -106,6 +109,27 @@ def test_killed_and_resumed_equals_not_killed(whole, pictures, tmp_path):
     out = killed(whole, tmp_path / "run", 2)
     run(small(), pictures, out, resume=True)
     assert_same(whole, out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="torchrun there needs a torch with libuv")
+def test_two_processes_with_shards_leave_what_one_leaves(whole, pictures, tmp_path):
+    out, keys = tmp_path / "run", tmp_path / "keys.yaml"
+    keys.write_text(json.dumps(small(distributed="fsdp").model_dump(mode="json")))
+    launch = python("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tracesight", "pretrain")
+    ended = subprocess.run([*launch, pictures, "--config", keys, "--out", out], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    # One process goes on from what two have saved.
+    moved = killed(out, tmp_path / "moved", 2)
+    run(small(), pictures, moved, resume=True)
+    for other in (out, moved):
+        for row, same, error in zip(course(other), course(whole), (2e-5, 1e-3, 5e-3, 5e-3, 5e-3, 5e-3)):
+            assert row == pytest.approx(same, rel=error)
+        assert sorted(path.name for path in (other / "reconstructions").iterdir()) == ["00000002.png", "00000004.png"]
+        for name in ("last", "whole"):
+            states = [ts.load(run / name).model.state_dict() for run in (other, whole)]
+            assert states[0].keys() == states[1].keys() and ts.load(other / name).spec == ts.load(whole / name).spec
+            # Adam steps by the rate whatever the gradient, and where that is near 0 rounding decides which way.
+            assert all((a - b).abs().max() < 8e-3 for a, b in zip(states[0].values(), states[1].values()))
 
 
 def test_five_channels_and_oblong_views(tmp_path):

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from small_runs import assert_same, checkpoints, killed, without_report
+from small_runs import assert_same, checkpoints, killed, two_kinds, without_report
 
 import tracesight as ts
 from tracesight.cli import pretrain as command
@@ -42,13 +40,7 @@ def quick() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten pictures of two kinds, dark and light."""
-    folder, rng = tmp_path_factory.mktemp("kinds"), np.random.default_rng(0)
-    for kind, low in (("dark", 0), ("light", 128)):
-        (folder / kind).mkdir()
-        for number in range(5):
-            pixels = rng.integers(low, low + 128, (4, 4, 3), dtype=np.uint8)
-            Image.fromarray(pixels).resize((24, 20)).save(folder / kind / f"{number}.png")
-    return folder
+    return two_kinds(tmp_path_factory.mktemp("kinds"), 5)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,16 @@ def own_rows(rows: Tensor) -> Tensor:
 
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
-    """Each parameter of `slow` becomes momentum × itself + (1 - momentum) × that of `fast`; buffers stay."""
+    """Each parameter of `slow` becomes momentum × itself + (1 - momentum) × that of `fast`; buffers stay.
+
+    Where both are sharded over ranks, alike, each rank moves its own shards.
+    """
     pairs = zip(slow.parameters(), fast.parameters(), strict=True)
-    ours, theirs = map(list, zip(*pairs))
+    ours, theirs = (list(map(_held, parameters)) for parameters in zip(*pairs))
     torch._foreach_lerp_(ours, theirs, 1.0 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _held(parameter: Tensor) -> Tensor:
+    """What this rank has of a parameter."""
+    shard = getattr(parameter, "to_local", None)
+    return parameter if shard is None else shard()

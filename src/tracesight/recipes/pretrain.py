@@ -121,6 +121,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     samples: int = Field(12, ge=0)  # pictures drawn: neighbours at the end, of mae what is filled in at each look
     tensorboard: bool = False  # event files beside history.csv, by the extra `log`
 
+    distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: whole copies of the network, or shards
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     workers: int = Field(1, ge=0)  # processes that read pictures
@@ -153,11 +154,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
             raise ValueError("give (smallest, largest), both above 0")
         return pair
 
-    # What other recipes can choose and this one cannot: encoders are copied, and the key encoder is an average already.
-    @property
-    def distributed(self) -> str:
-        return "ddp"
-
+    # What other recipes can choose and this one cannot: the key encoder is an average already.
     @property
     def ema(self) -> float:
         return 0.0

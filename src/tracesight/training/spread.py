@@ -105,9 +105,9 @@ def load_optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer, sta
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """What is gathered at a time: the composite members of sequences, such as residual blocks."""
+    """What is gathered at a time: the composite members of sequences, such as blocks of residual networks and ViTs."""
     for module in model.modules():
-        if isinstance(module, nn.Sequential):
+        if isinstance(module, nn.Sequential | nn.ModuleList):
             for member in module:
                 if any(True for _ in member.children()) and any(True for _ in member.parameters()):
                     yield member

@@ -123,8 +123,8 @@ def built_as(path: str | Path, source: str, model: str) -> dict[str, Any]:
     """Arguments with which `model` of the catalogue must be built for a ViT's file, as its tensors show them.
 
     "num_classes" (0: none), "image_size" of its table of positions, "in_channels" and "pool", and what is known of the
-    source's network; {} of other networks and
-    of sources that have no weights for the model. Raises UserError: unknown source, or a file that is not its own.
+    source's own network; {} of other networks and of sources that have no weights for the model. Raises UserError:
+    unknown source, or a file that is not its own.
     """
     table, label = _source(source), str(path)
     if model not in CATALOGUE or source not in CATALOGUE[model].weights:
