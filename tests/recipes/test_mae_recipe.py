@@ -111,6 +111,7 @@ def test_killed_and_resumed_equals_not_killed(whole, pictures, tmp_path):
     assert_same(whole, out)
 
 
+@pytest.mark.long  # training/test_spread_pretraining.py has the same without torchrun
 @pytest.mark.skipif(os.name == "nt", reason="torchrun there needs a torch with libuv")
 def test_two_processes_with_shards_leave_what_one_leaves(whole, pictures, tmp_path):
     out, keys = tmp_path / "run", tmp_path / "keys.yaml"
