@@ -72,8 +72,11 @@ def write(path: Path | None, facts: dict[str, Any], figures: dict[str, Any]) -> 
 
 
 def run(main: Callable[[], bool]) -> None:
-    """Exit with 0 if `main` says that the figures hold, 1 if not, 2 with one line where something is missing."""
-    from tracesight.errors import PartialFailure, UserError
+    """Exit with 0 if `main` says that the figures hold, 1 if not, 2 with one line where something is missing.
+
+    A training that a signal ended exits as the command does, with 128 and the signal's number.
+    """
+    from tracesight.errors import Interrupted, PartialFailure, UserError
 
     try:
         held = main()
@@ -83,6 +86,9 @@ def run(main: Callable[[], bool]) -> None:
     except PartialFailure as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except Interrupted as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(128 + error.number)
     sys.exit(0 if held else 1)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import run, small, without_report
+from small_runs import run, small, two_kinds, without_report
 
 from tracesight.data.trays import make_trays
 from tracesight.models import resnet
@@ -92,6 +92,19 @@ def quick() -> Iterator[None]:
     with without_report() as patch:
         patch.setitem(resnet.DEPTHS, 18, (1, 1, 1, 1))
         yield
+
+
+@pytest.fixture(scope="module")
+def unreported() -> Iterator[None]:
+    """No report."""
+    with without_report():
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Ten pictures of two kinds, dark and light."""
+    return two_kinds(tmp_path_factory.mktemp("kinds"), 5)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import assert_same, checkpoints, course, killed, python, two_kinds, without_report
+from small_runs import assert_same, checkpoints, course, killed, python
 
 import tracesight as ts
 from tracesight.data.formats import read_dataset
@@ -25,6 +24,8 @@ from tracesight.recipes.probe import probe
 from tracesight.report.reconstructions import middle, reconstruction_shots
 from tracesight.training.history import read_history
 from tracesight.training.replay import replay, save_replay
+
+pytestmark = pytest.mark.usefixtures("unreported")
 
 SMALL: dict[str, Any] = {
     "method": "mae", "model": "vit_tiny_patch4", "decoder": (16, 1, 2), "image_size": 16, "max_steps": 4,
@@ -40,18 +41,6 @@ def small(**changed: Any) -> Config:
 
 def run(config: Config, data: Any, out: Path, **options: Any) -> dict[str, Any]:
     return pretrain.train(config, data, out, progress=lambda line: None, **options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with without_report():
-        yield
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of two kinds, dark and light."""
-    return two_kinds(tmp_path_factory.mktemp("kinds"), 5)
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import assert_same, checkpoints, killed, two_kinds, without_report
+from small_runs import assert_same, checkpoints, killed
 
 import tracesight as ts
 from tracesight.cli import pretrain as command
@@ -18,6 +17,8 @@ from tracesight.recipes import classify, pretrain
 from tracesight.recipes.pretrain import Config
 from tracesight.recipes.probe import probe
 from tracesight.training.config import resolve
+
+pytestmark = pytest.mark.usefixtures("unreported")
 
 SMALL: dict[str, Any] = {
     "method": "moco-v3", "model": "vit_tiny_patch4", "model_args": {"heads": 6}, "dim": 8, "hidden": 16,
@@ -29,18 +30,6 @@ SMALL: dict[str, Any] = {
 
 def run(data: Any, out: Path, resume: bool = False, **changed: Any) -> dict[str, Any]:
     return pretrain.train(Config(**{**SMALL, **changed}), data, out, resume=resume, progress=lambda line: None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with without_report():
-        yield
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of two kinds, dark and light."""
-    return two_kinds(tmp_path_factory.mktemp("kinds"), 5)
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_runs import assert_same, checkpoints, course, killed, two_kinds, without_report
+from small_runs import assert_same, checkpoints, course, killed, two_kinds
 
 import tracesight as ts
 from tracesight.bundle import Bundle
@@ -28,6 +27,8 @@ from tracesight.training.initial import build_detector
 from tracesight.training.nearest import known_pictures, look_around
 from tracesight.training.prepare import Splits
 from tracesight.training.replay import replay
+
+pytestmark = pytest.mark.usefixtures("unreported")
 
 # Six steps of eight pictures; a look after 3 and 6, checkpoints of 2, 4 and 6.
 SMALL: dict[str, Any] = {
@@ -47,12 +48,6 @@ def small(**changed: Any) -> Config:
 def run(config: Config, data: Any, out: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
     return pretrain.train(config, data, out, progress=said.append, **options), said
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with without_report():
-        yield
 
 
 @pytest.fixture(scope="module")
