@@ -29,6 +29,7 @@ from torchvision_peer import (
     as_picture,
     as_tensors,
     device_of,
+    exact_products,
     freeze_norms,
     losses_with_our_choices,
     on,
@@ -103,7 +104,10 @@ def _prediction(masks: bool, count: int, side: int, device: str) -> list[tuple[W
     theirs.to(device)
     pairs = []
     for path, picture in zip(paths, pictures):
-        same = agreement(as_tensors(our_objects(model, picture, side)), their_detections(theirs, as_picture(picture)))
+        with exact_products():
+            same = agreement(
+                as_tensors(our_objects(model, picture, side)), their_detections(theirs, as_picture(picture))
+            )
         # On one picture of a hundred objects each counts 1%; parity.py holds all pictures together to 99%.
         if min(same.partners) < 0.99 or min(same.found) < 0.95:
             raise PartialFailure(f"{path}: the outputs differ, so no time is given: {same}")
@@ -142,7 +146,8 @@ def _steps(
     whole = whole_masks(batch, targets)
     theirs, model, batch, targets = theirs.to(device), model.to(device), on(batch, device), on(targets, device)
     for half, limit in ((False, 1e-5), (True, 0.05)) if bf16 else ((False, 1e-5),):
-        with torch.no_grad(), torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half):
+        half_or_not = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=half)
+        with torch.no_grad(), exact_products(), half_or_not:
             losses = losses_with_our_choices(copy.deepcopy(theirs), model, batch, targets, whole)
         for name, loss in losses[0].items():
             if not torch.isclose(loss, losses[1][name], rtol=limit, atol=limit):
