@@ -116,7 +116,7 @@ def _arguments() -> Any:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part (may be repeated)")
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # keys may come after --out
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def _arguments() -> Any:
     parser.add_argument("--data", type=Path, help="unpacked pictures, with train and test; default: unpack them")
     parser.add_argument("--report", action="store_true", help="only look at what is there")
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # keys may come after --out
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from figures import Missing, data_folder, machine, row, run, show, write
 from labelled import box_batches, nuclei_batches, whole_masks
-from torch import nn
+from torch import Tensor, nn
 from torchvision_peer import doubled, doubled_batch, losses_with_our_choices, on, small_peer
 
 from tracesight.data.batch import Batch, Targets
@@ -75,7 +75,9 @@ def _trained(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
             raise Missing(f"{name} has pictures for {number - 1} steps of {arguments.batch}: use fewer --steps")
         if arguments.double:
             batch, targets = doubled_batch(batch, targets)
-        steps.append(_step(theirs, model, optimisers, on(batch, arguments.device), on(targets, arguments.device)))
+        masks = whole_masks(batch, targets)
+        batch, targets = on(batch, arguments.device), on(targets, arguments.device)
+        steps.append(_step(theirs, model, optimisers, batch, targets, masks))
         last = steps[-1]
         row(
             (name, number, f"{last['ours']:.6f}", f"{last['torchvision']:.6f}", f"{last['by']:.1e}", last["in"]), WIDTHS
@@ -108,10 +110,15 @@ def _networks(name: str, classes: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _step(
-    theirs: nn.Module, model: nn.Module, optimisers: list[torch.optim.Optimizer], batch: Batch, targets: Targets
+    theirs: nn.Module,
+    model: nn.Module,
+    optimisers: list[torch.optim.Optimizer],
+    batch: Batch,
+    targets: Targets,
+    masks: Tensor,
 ) -> dict[str, Any]:
     """One update of both: the sums of their losses, and by how much and in which part they differ most."""
-    pair = losses_with_our_choices(theirs, model, batch, targets, whole_masks(batch, targets))
+    pair = losses_with_our_choices(theirs, model, batch, targets, masks)
     ours, peers = ({name: loss.detach() for name, loss in losses.items()} for losses in pair)
     apart = {name: float((ours[name] - peers[name]).abs() / (1 + peers[name].abs())) for name in peers}
     for losses, optimiser in zip(pair, optimisers):

@@ -108,8 +108,8 @@ def _prediction(masks: bool, count: int, side: int, device: str) -> list[tuple[W
             same = agreement(
                 as_tensors(our_objects(model, picture, side)), their_detections(theirs, as_picture(picture))
             )
-        # On one picture of a hundred objects each counts 1%; parity.py holds all pictures together to 99%.
-        if min(same.partners) < 0.99 or min(same.found) < 0.95:
+        # On one picture of a hundred objects each counts 1% (rounded to float32); parity.py holds all to 99%.
+        if min(same.partners) < 0.989 or min(same.found) < 0.949:
             raise PartialFailure(f"{path}: the outputs differ, so no time is given: {same}")
         pairs.append(
             (

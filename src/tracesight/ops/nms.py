@@ -13,7 +13,7 @@ from tracesight.ops.boxes import box_area
 from tracesight.ops.kernels.available import triton_works
 from tracesight.ops.kernels.nms_cpu import keep_sets
 from tracesight.ops.precision import full_precision
-from tracesight.ops.trim import may_read
+from tracesight.ops.trim import exporting, may_read
 
 # Boxes settled at once by the fixpoint: memory is N x K x BLOCK numbers, and K / BLOCK steps are taken.
 BLOCK = 64
@@ -38,7 +38,7 @@ def nms(boxes: Tensor, scores: Tensor, group: Tensor, valid: Tensor, iou: float,
     order = scores.masked_fill(~live, -torch.inf).sort(dim=1, descending=True, stable=True).indices
     boxes = boxes.gather(1, order.unsqueeze(-1).expand(-1, -1, 4))
     group, live = group.gather(1, order), live.gather(1, order)
-    if torch.compiler.is_exporting():
+    if exporting():
         keep = _fixpoint(boxes, group, live, _exact(iou, boxes.dtype), while_loop)
     elif may_read(boxes):
         keep = keep_sets(boxes, group, live, _exact(iou, boxes.dtype))

@@ -28,7 +28,7 @@ from torchvision.ops import roi_pool as torchvision_roi_pool
 from tracesight.ops.kernels.available import triton_works
 from tracesight.ops.memory import fresh
 from tracesight.ops.pyramid import FeatureTable, region_levels
-from tracesight.ops.trim import may_read
+from tracesight.ops.trim import exporting, may_read
 
 # Corners further out than this, in pixels, count as this far out: their cells are still numbers of 32 bits.
 FURTHEST = 2.0**29
@@ -70,7 +70,7 @@ def multilevel_roi_pool(
         _check_pictures(picture, table.shapes[0][0])
         bags = _bags(table, boxes * scale[:, None], picture, level, finite, output_size)
         pooled = _GreatestRows.apply(table.rows, bags) if choose else _greatest_rows(table.rows, bags)[0]
-    elif not torch.compiler.is_exporting() and _has_kernel(boxes.device):
+    elif not exporting() and _has_kernel(boxes.device):
         corners, picture = boxes * scale[:, None], picture.masked_fill(~finite, -1)
         places = table.height, table.width, table.base
         pooled, _ = _greatest_on_gpu(table.rows, corners, picture, level, *places, output_size, choose)

@@ -11,6 +11,11 @@ def may_read(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def exporting() -> bool:
+    """Whether a program is exported. In torch 2.11 `torch.compiler.is_exporting()` is true while compiling too."""
+    return torch.compiler._is_exporting_flag
+
+
 def trim(valid: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
     """`valid` (R,) and tensors (R, ...) without the rows that are not valid.
 
