@@ -15,8 +15,12 @@ def draw_errors(nets: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
 
     nets: "plain20" → {"train_image_top1": [(step, error in percent), …], "val_image_top1": …}.
     """
-    figure, panels = _panels(2, sharey=True)
-    for axes, family, title in zip(panels, ("plain", "resnet"), ("plain", "ResNet")):
+    families = {
+        family: title for family, title in (("plain", "plain"), ("resnet", "ResNet"))
+        if any(net.startswith(family) for net in nets)
+    }  # fmt: skip
+    figure, panels = _panels(len(families), sharey=True)
+    for axes, (family, title) in zip(panels, families.items()):
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
         for net, lines in nets.items():
             if not net.startswith(family):

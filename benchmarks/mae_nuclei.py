@@ -1,10 +1,11 @@
 """Does a masked autoencoder learn what nuclei look like in an hour of one core, from pictures without labels?
 
 4,000 steps of 64 views of 64 × 64 pixels, ViT-Ti with patches of 8 and a decoder of two blocks, on `nuclei/train`
-brought to a short side of 256, where a nucleus is some patches wide; pixels as they are (normalised=false), since a
-network that learns normalised patches does not say how light they are. What is measured is the error over the hidden
-pixels of `nuclei/val`, beside two fillings that need no learning: the mean colour of the visible patches, and the mean
-colour of the nearest visible one. Wanted: less than both. OUT/reconstructions holds the pictures, a file a look.
+brought to a short side of 256 and magnified, so that a nucleus is some patches wide; pixels as they are
+(normalised=false), since a network that learns normalised patches does not say how light they are. What is measured is
+the error over the hidden pixels of `nuclei/val`, beside two fillings that need no learning: the mean colour of the
+visible patches, and the mean colour of the nearest visible one. Wanted: less than both. OUT/reconstructions holds the
+pictures, a file a look.
 
 The run lies in --out and goes on where it stopped. Keys as key=value change the recipe.
 """
@@ -24,10 +25,10 @@ from tracesight.data.formats import read_dataset
 from tracesight.recipes import pretrain
 from tracesight.training.config import resolve
 
-SIDE, SHORT, PICTURES = 64, 256, 96
+SIDE, SHORT, MAGNIFIED, PICTURES = 64, 256, 512, 96
 KEYS = (
     "model=vit_tiny_patch8", "decoder=[96,2,3]", "normalised=false", "max_steps=4000", "batch_size=64", "lr=1e-3",
-    "warmup_steps=200", f"image_size={SIDE}", f"test_resize={SHORT}", "area=[0.04,0.12]", "validate_every=500",
+    "warmup_steps=200", f"image_size={SIDE}", f"test_resize={MAGNIFIED}", "area=[0.01,0.03]", "validate_every=500",
     "samples=6", "knn_pictures=0", "checkpoint_every=100", "workers=0", "threads=1", "precision=fp32", "device=cpu",
 )  # fmt: skip
 
@@ -75,7 +76,7 @@ def errors(bundle: Path, val: Path) -> dict[str, float]:
 
     model: Any = load(bundle).model
     paths = sorted(val.iterdir())[:PICTURES]
-    views = np.stack([centre_view(open_picture(path, 3), SIDE, SHORT) for path in paths])
+    views = np.stack([centre_view(open_picture(path, 3), SIDE, MAGNIFIED) for path in paths])
     images = torch.from_numpy(views / np.float32(255)).permute(0, 3, 1, 2).contiguous()
     keys = torch.tensor([[1, number] for number in range(len(paths))])
     made = model.reconstruct(standardised(model, images), keys)

@@ -134,6 +134,7 @@ def _plot(rows: dict[str, dict[str, float]], path: Path) -> None:
     for name, shown in rows.items():
         axes.scatter(shown["test"], shown["AP50"])
         axes.annotate(name, (shown["test"], shown["AP50"]), xytext=(5, 4), textcoords="offset points")
+    axes.margins(0.2)
     axes.set(xscale="log", xlabel="seconds a picture in testing, proposals not counted", ylabel="AP50 on bccd's val")
     axes.grid(alpha=0.3)
     figure.tight_layout()
