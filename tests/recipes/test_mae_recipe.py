@@ -72,7 +72,7 @@ def test_figures_show_what_the_network_fills_in(whole, pictures):
     drawn = sorted((whole / "reconstructions").iterdir())
     assert [path.name for path in drawn] == ["00000002.png", "00000004.png"]
     model: Any = ts.load(whole / "whole").model
-    options = {"sides": (16, 16), "channels": 3, "seed": 0}
+    options = {"sides": (16, 16), "resize": None, "channels": 3, "seed": 0}
     first, second = reconstruction_shots(model, read_dataset(pictures), 2, **options)
     assert first.caption.endswith("0.png") and second.caption.endswith("0.png")
     sheet = np.asarray(Image.open(drawn[1]))
@@ -92,6 +92,9 @@ def test_the_middle_of_a_picture_has_the_shape_that_is_asked_for():
     image[:, 20:40] = 200
     assert (middle(image, (10, 10)) == 200).all()
     assert middle(image, (5, 30)).shape == (5, 30, 1)
+    image[8:12, 28:32] = 50
+    assert (middle(image, (10, 10), 0.2) == 50).all()
+    assert (middle(image, (10, 10), 0.4) == 50).mean() == pytest.approx(0.25, abs=0.1)
 
 
 def test_killed_and_resumed_equals_not_killed(whole, pictures, tmp_path):

@@ -23,7 +23,7 @@ from tracesight.errors import UserError
 from tracesight.lineage import file_digest
 from tracesight.models.pixels import standardised
 from tracesight.ops.chances import averaged, probabilities
-from tracesight.predict.scenes import Failure, evaluating, placed
+from tracesight.predict.scenes import READERS, Failure, evaluating, placed
 from tracesight.scene import Picture, Scene, SceneCategory
 
 AT_ONCE = 64  # pictures read, and views in a batch, unless told otherwise
@@ -153,7 +153,7 @@ def _stream(
     bundle: Bundle, pictures: Iterable[str | Path], views: str, place: torch.device, size: int, precision: str
 ) -> Iterator[Scored | Failure]:
     remaining, channels = iter(pictures), bundle.in_channels
-    with ThreadPoolExecutor(min(4, size)) as readers:
+    with ThreadPoolExecutor(min(READERS, size)) as readers:
         # While one window of pictures is being worked on, the next one is read.
         window = [readers.submit(_read, path, channels) for path in islice(remaining, size)]
         while window:

@@ -19,7 +19,7 @@ from tracesight.errors import UserError
 from tracesight.models.encode import pooled, width_of
 from tracesight.models.pixels import standardised
 from tracesight.predict.classes import AT_ONCE
-from tracesight.predict.scenes import evaluating, placed
+from tracesight.predict.scenes import READERS, evaluating, placed
 
 _KEPT = KeptPictures()  # a training looks at the same ones again and again
 
@@ -46,11 +46,16 @@ def dataset_features(
         return unit(centre_view(_KEPT(dataset[index].path, channels), size, resize))
 
     rows = torch.empty((len(dataset), width_of(model)))
-    with ThreadPoolExecutor(2) as readers, evaluating(model), torch.inference_mode():
-        for start in range(0, len(dataset), AT_ONCE):
-            chosen = range(start, min(start + AT_ONCE, len(dataset)))
-            pixels = torch.from_numpy(np.stack(list(readers.map(seen, chosen)))).permute(0, 3, 1, 2)
-            rows[start : chosen.stop] = pooled(model, standardised(model, pixels.to(place))).cpu()
+    with ThreadPoolExecutor(READERS) as readers, evaluating(model), torch.inference_mode():
+        # While some pictures go through the network, the next ones are read.
+        chosen = range(min(AT_ONCE, len(dataset)))
+        window = [readers.submit(seen, index) for index in chosen]
+        while window:
+            views = [reading.result() for reading in window]
+            part, chosen = chosen, range(chosen.stop, min(chosen.stop + AT_ONCE, len(dataset)))
+            window = [readers.submit(seen, index) for index in chosen]
+            pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+            rows[part.start : part.stop] = pooled(model, standardised(model, pixels.to(place))).cpu()
             if progress is not None:
-                progress(len(chosen))
+                progress(len(part))
     return rows

@@ -343,7 +343,9 @@ def fill_in(network: nn.Module, step: int, config: Config, splits: Splits, out: 
         return []
     shown = splits.val if splits.val is not None and len(splits.val) else splits.train
     sides, channels = sides_of(config.image_size), config.in_channels
-    shots = reconstruction_shots(network, shown, config.samples, sides=sides, channels=channels, seed=config.seed)
+    shots = reconstruction_shots(
+        network, shown, config.samples, sides=sides, resize=config.test_resize, channels=channels, seed=config.seed
+    )
     write_sheet(out / "reconstructions" / f"{step:08d}.png", shots)
     return shots
 

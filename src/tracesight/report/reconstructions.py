@@ -27,17 +27,19 @@ _HIDDEN = 127  # the grey of hidden patches
 
 @torch.no_grad()
 def reconstruction_shots(
-    model: MAE, dataset: Dataset, count: int, *, sides: tuple[int, int], channels: int, seed: int
+    model: MAE, dataset: Dataset, count: int, *, sides: tuple[int, int], resize: int | None, channels: int, seed: int
 ) -> list[Shot]:
     """`count` pictures, spread evenly over `dataset`: their middle, `sides` high and wide; always the same patches.
 
-    channels: of the pictures, as in `open_picture`. Pictures that cannot be read are left out.
+    resize: what a picture's short side becomes before the middle is cut out; None: the shorter of `sides`. channels: of
+    the pictures, as in `open_picture`. Pictures that cannot be read are left out.
     """
+    share = 1.0 if resize is None else min(1.0, min(sides) / resize)
     rows = [k * len(dataset) // count for k in range(min(count, len(dataset)))]
     shots, device, spread = [], model.pos_embed.device, cast(Any, model)
     for row in rows:
         try:
-            pixels = middle(open_picture(dataset[row].path, channels), sides)
+            pixels = middle(open_picture(dataset[row].path, channels), sides, share)
         except UserError:
             continue
         images = torch.from_numpy(in_unit(pixels)).permute(2, 0, 1)[None].contiguous().to(device)
@@ -49,9 +51,9 @@ def reconstruction_shots(
     return shots
 
 
-def middle(image: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    """The largest part in the middle of pixels (H, W, C) that has the shape of `sides`, resized to them."""
-    scale = min(image.shape[0] / sides[0], image.shape[1] / sides[1])
+def middle(image: np.ndarray, sides: tuple[int, int], share: float = 1.0) -> np.ndarray:
+    """A part in the middle of pixels (H, W, C), of the shape of `sides`, resized to them: the largest, or a share."""
+    scale = share * min(image.shape[0] / sides[0], image.shape[1] / sides[1])
     height, width = (max(1, round(side * scale)) for side in sides)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return resample(image[top : top + height, left : left + width], sides)
