@@ -119,5 +119,7 @@ def _nothing(path: Path, formats: Mapping[str, Format]) -> UserError:
     if path.is_file():
         return UserError(f"{path}: not labels of a known format ({', '.join(formats)})")
     if not any(path.iterdir()):
-        return UserError(f"{path}: the folder is empty; put pictures into it, to learn from labels in folders train and val")
+        return UserError(
+            f"{path}: the folder is empty; put pictures into it, to learn from labels in folders train and val"
+        )
     return UserError(f"{path}: no labels of a known format in it ({', '.join(formats)})")
