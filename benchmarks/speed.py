@@ -15,7 +15,7 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -69,15 +69,31 @@ def main() -> bool:
         else:
             pairs = _small_training(arguments.device)
         figures[case] = _measure(case, pairs, arguments.repeats)
+        if arguments.device != "cpu":
+            figures[case] |= _on_device(pairs[0][0])
         del pairs
     write(arguments.json, facts, {"cases": figures})
     return all(figure["ratio"] >= 1.0 for figure in figures.values())
 
 
-def _measure(case: str, pairs: Iterable[tuple[Work, Work]], repeats: int) -> dict[str, Any]:
+def _on_device(work: Work) -> dict[str, float]:
+    """How many kernels ours launches, and for how many seconds the GPU works, by torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        work()
+        torch.cuda.synchronize()
+    events = seen.key_averages()
+    launches = sum(event.count for event in events if "LaunchKernel" in event.key)
+    kernels = [event for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
+    busy = sum(event.self_device_time_total for event in kernels) / 1e6
+    print(f"  {launches} kernels launched, the GPU works {1e3 * busy:.1f} ms")
+    return {"launches": launches, "busy": busy}
+
+
+def _measure(case: str, pairs: list[tuple[Work, Work]], repeats: int) -> dict[str, Any]:
     """Time the pairs (ours, torchvision's) in turn; whoever goes first changes with every repetition."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    pairs = list(pairs)
     for repeat in range(repeats):
         spent = [0.0, 0.0]
         for pair in pairs:

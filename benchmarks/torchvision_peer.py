@@ -184,9 +184,10 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def exact_products():
-    """A context in which convolutions on a GPU multiply in float32; by itself torch lets cuDNN round to 10 bits (TF32),
+    """A context in which convolutions on a GPU multiply in float32.
 
-    and kernels for different memory formats then differ by 1e-3. NVIDIA_TF32_OVERRIDE=0 does this to a whole process.
+    By itself torch lets cuDNN round to 10 bits (TF32), and kernels for different memory formats then differ by 1e-3.
+    NVIDIA_TF32_OVERRIDE=0 does this to a whole process.
     """
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 

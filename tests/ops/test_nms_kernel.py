@@ -154,7 +154,9 @@ class TestOnGpu:
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")  # a wait raises
         try:
-            nms(*inputs, 0.5, 1000)
+            _, kept = nms(*inputs, 0.5, 1000)
+            with pytest.raises(RuntimeError):
+                kept.sum().item()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -6,9 +6,7 @@ K categories; scores (K,) are logits, or logarithms of probabilities where those
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,8 @@ from tracesight.errors import UserError
 from tracesight.lineage import file_digest
 from tracesight.models.pixels import standardised
 from tracesight.ops.chances import averaged, probabilities
-from tracesight.predict.scenes import READERS, Failure, evaluating, placed
+from tracesight.predict.ahead import read_ahead
+from tracesight.predict.scenes import Failure, evaluating, placed
 from tracesight.scene import Picture, Scene, SceneCategory
 
 AT_ONCE = 64  # pictures read, and views in a batch, unless told otherwise
@@ -152,14 +151,9 @@ def columns_of(categories: Mapping[int, str], dataset: Dataset) -> dict[int, int
 def _stream(
     bundle: Bundle, pictures: Iterable[str | Path], views: str, place: torch.device, size: int, precision: str
 ) -> Iterator[Scored | Failure]:
-    remaining, channels = iter(pictures), bundle.in_channels
-    with ThreadPoolExecutor(min(READERS, size)) as readers:
-        # While one window of pictures is being worked on, the next one is read.
-        window = [readers.submit(_read, path, channels) for path in islice(remaining, size)]
-        while window:
-            following = [readers.submit(_read, path, channels) for path in islice(remaining, size)]
-            yield from _window(bundle, [reading.result() for reading in window], views, place, size, precision)
-            window = following
+    channels = bundle.in_channels
+    for reads in read_ahead(lambda path: _read(path, channels), pictures, size):
+        yield from _window(bundle, reads, views, place, size, precision)
 
 
 _Read = tuple[Path, np.ndarray, str]

@@ -6,7 +6,6 @@ D width of that stage.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from tracesight.data.whole import centre_view, unit
 from tracesight.errors import UserError
 from tracesight.models.encode import pooled, width_of
 from tracesight.models.pixels import standardised
+from tracesight.predict.ahead import read_ahead
 from tracesight.predict.classes import AT_ONCE
-from tracesight.predict.scenes import READERS, evaluating, placed
+from tracesight.predict.scenes import evaluating, placed
 
 _KEPT = KeptPictures()  # a training looks at the same ones again and again
 
@@ -46,16 +46,12 @@ def dataset_features(
         return unit(centre_view(_KEPT(dataset[index].path, channels), size, resize))
 
     rows = torch.empty((len(dataset), width_of(model)))
-    with ThreadPoolExecutor(READERS) as readers, evaluating(model), torch.inference_mode():
-        # While some pictures go through the network, the next ones are read.
-        chosen = range(min(AT_ONCE, len(dataset)))
-        window = [readers.submit(seen, index) for index in chosen]
-        while window:
-            views = [reading.result() for reading in window]
-            part, chosen = chosen, range(chosen.stop, min(chosen.stop + AT_ONCE, len(dataset)))
-            window = [readers.submit(seen, index) for index in chosen]
+    done = 0
+    with evaluating(model), torch.inference_mode():
+        for views in read_ahead(seen, range(len(dataset)), AT_ONCE):
             pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
-            rows[part.start : part.stop] = pooled(model, standardised(model, pixels.to(place))).cpu()
+            rows[done : done + len(views)] = pooled(model, standardised(model, pixels.to(place))).cpu()
+            done += len(views)
             if progress is not None:
-                progress(len(part))
+                progress(len(views))
     return rows

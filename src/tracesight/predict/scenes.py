@@ -6,12 +6,9 @@ D detections a picture; boxes are xyxy pixels, of the network's picture until th
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +30,11 @@ from tracesight.models.detections import Detections
 from tracesight.models.proposals import GivenProposals, proposes_only
 from tracesight.ops.paste import mask_runs
 from tracesight.ops.soft_nms import METHODS
+from tracesight.predict.ahead import read_ahead
 from tracesight.predict.augment import mirrored_points, views_of
 from tracesight.predict.propose import source_of
 from tracesight.predict.tiles import cut_by_seam, merged, tiling_of
 from tracesight.scene import Mask, Picture, Scene, SceneObject
-
-# Threads that read pictures: a GPU is fast enough to wait for four.
-READERS = max(4, min(16, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -192,14 +187,9 @@ def placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
 
 def _stream(call: _Call, pictures: Iterable[str | Path], batch_size: int) -> Iterator[Scene | Failure]:
     call.bundle.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    remaining, channels, source = iter(pictures), call.bundle.in_channels, call.source
-    with ThreadPoolExecutor(min(READERS, batch_size)) as readers:
-        # While one window of pictures is being worked on, the next one is read.
-        window = [readers.submit(_read, path, channels, source) for path in islice(remaining, batch_size)]
-        while window:
-            following = [readers.submit(_read, path, channels, source) for path in islice(remaining, batch_size)]
-            yield from _window(call, [reading.result() for reading in window])
-            window = following
+    channels, source = call.bundle.in_channels, call.source
+    for items in read_ahead(lambda path: _read(path, channels, source), pictures, batch_size):
+        yield from _window(call, items)
 
 
 def _read(path: str | Path, channels: int, source: Source | None = None) -> _Read | Failure:
