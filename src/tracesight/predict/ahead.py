@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-Item, Read = TypeVar("Item"), TypeVar("Read")
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 READERS = max(4, min(16, os.cpu_count() or 1))  # threads, at most
 
