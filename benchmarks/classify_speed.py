@@ -89,6 +89,7 @@ def measure(case: Case, arguments: argparse.Namespace, folder: Path) -> dict:
     steps = arguments.steps or case.steps
     keys = [*case.keys, f"max_steps={steps}", "validate_every=0", "checkpoint_every=0", "samples=0", "milestones=[]"]
     overrides = [*keys, f"workers={arguments.workers}", f"device={arguments.device}", "precision=fp32"]
+    overrides.append(f"compile={arguments.compile}")
     config = resolve(classify.Config, case.preset, overrides=overrides)
     splits = Splits(case.data(arguments, folder), None, ())
     labels, _ = classify.labels_of(config, splits)
@@ -203,6 +204,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="of each side; 0: 80, and 14 of ResNet-50")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--compile", choices=("none", "kernels", "graphs"), default="none", help="our step (none)")
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, help="write the figures here too")

@@ -45,6 +45,7 @@ from tracesight.data.pictures import open_picture
 from tracesight.errors import PartialFailure
 from tracesight.models.build import build
 from tracesight.recipes.detect import Config
+from tracesight.training.compiled import compiled
 from tracesight.training.config import resolve
 from tracesight.weights import load_weights
 
@@ -65,9 +66,9 @@ def main() -> bool:
         if case.startswith("predict"):
             pairs = _prediction(case == "predict-mask", arguments.pictures, arguments.side, arguments.device)
         elif case == "train-resnet50":
-            pairs = _training(arguments.train_side, arguments.device)
+            pairs = _training(arguments.train_side, arguments.device, arguments.compile)
         else:
-            pairs = _small_training(arguments.device)
+            pairs = _small_training(arguments.device, arguments.compile)
         figures[case] = _measure(case, pairs, arguments.repeats)
         if arguments.device != "cpu":
             figures[case] |= _on_device(pairs[0][0])
@@ -136,15 +137,15 @@ def _prediction(masks: bool, count: int, side: int, device: str) -> list[tuple[W
     return pairs
 
 
-def _training(side: int, device: str) -> list[tuple[Work, Work]]:
+def _training(side: int, device: str, how: str) -> list[tuple[Work, Work]]:
     """A step of Mask R-CNN ResNet-50 FPN in float32 on two photographs."""
     paths = photographs(2)
     batch, targets = photograph_batch(paths, side)
     theirs = freeze_norms(peer([as_picture(open_picture(path)) for path in paths], depth=50, side=side))
-    return [_steps(theirs, ours(theirs, "mask_rcnn_resnet50_fpn"), batch, targets, device, bf16=False)]
+    return [_steps(theirs, ours(theirs, "mask_rcnn_resnet50_fpn"), batch, targets, device, how, bf16=False)]
 
 
-def _small_training(device: str) -> list[tuple[Work, Work]]:
+def _small_training(device: str, how: str) -> list[tuple[Work, Work]]:
     """A step of the network of preset `cpu` in bf16 on four pictures of nuclei."""
     config = resolve(Config, "cpu")
     regions = {**config.model_args.get("roi", {}), "max_objects": config.max_objects}
@@ -152,11 +153,11 @@ def _small_training(device: str) -> list[tuple[Work, Work]]:
     batch, targets = nuclei_batch(data_folder("nuclei") / "train", config.batch_size, side=256)
     theirs = small_peer(model, 256)
     load_weights(model, theirs.state_dict(), source="torchvision")
-    return [_steps(theirs, model, batch, targets, device, bf16=True)]
+    return [_steps(theirs, model, batch, targets, device, how, bf16=True)]
 
 
 def _steps(
-    theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, device: str, *, bf16: bool
+    theirs: nn.Module, model: nn.Module, batch: Batch, targets: Targets, device: str, how: str, *, bf16: bool
 ) -> tuple[Work, Work]:
     """One training step each, after both have had the same losses from the same choices."""
     whole = whole_masks(batch, targets)
@@ -171,9 +172,11 @@ def _steps(
                 raise PartialFailure(f"{name} is {values}: the outputs differ, so no time is given")
     images, labels = for_torchvision(batch, targets, whole)
     theirs.transform._skip_resize = True
-    ours_step = _step(model.train(), lambda: model(batch, targets), bf16)
+    network = compiled(model.train(), how, batch.images.device)
+    ours_step = _step(model, lambda: network(batch, targets), bf16)
     their_step = _step(theirs.train(), lambda: theirs(images, labels), bf16)
-    ours_step(), their_step()  # The first step allocates what the later ones use again.
+    for _ in range(3):  # The first steps allocate what the later ones use again, compile, and record graphs.
+        ours_step(), their_step()
     return ours_step, their_step
 
 
@@ -198,6 +201,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
     parser.add_argument("--device", default="cpu", help="where both run (cpu)")
+    parser.add_argument("--compile", choices=("none", "kernels", "graphs"), default="none", help="our training (none)")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions of each case (7)")
     parser.add_argument("--pictures", type=int, default=4, help="photographs that are predicted on (4)")
     parser.add_argument("--side", type=int, default=800, help="short side in prediction (800)")

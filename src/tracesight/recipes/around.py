@@ -107,6 +107,8 @@ class Updates(Protocol):
     @property
     def distributed(self) -> str: ...
     @property
+    def compile(self) -> str: ...
+    @property
     def batch_size(self) -> int: ...
     @property
     def accumulate(self) -> int: ...
@@ -151,6 +153,7 @@ def begin_run(
         ranks=ranks,
         stop=stop,
         distributed=config.distributed,
+        compile=config.compile,
         batch_size=config.batch_size,
         parts=config.accumulate,
         half=autocast_dtype(config.precision, device) == torch.float16,

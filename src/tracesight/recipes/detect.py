@@ -30,6 +30,7 @@ from tracesight.lineage.record import run_record
 from tracesight.models.keypoint_head import keypoints_of
 from tracesight.models.proposals import GivenProposals, proposes_only
 from tracesight.recipes.around import begin_run, finish, open_run, opened, rate_of
+from tracesight.training.compiled import Compile
 from tracesight.training.history import History
 from tracesight.training.initial import (
     build_detector,
@@ -108,6 +109,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: whole copies of the network, or shards
+    compile: Compile = "none"  # kernels: operations joined by torch.compile; graphs: replayed as CUDA graphs too
     workers: int = Field(1, ge=0)  # processes that read pictures
     threads: int = Field(0, ge=0)  # of the CPU; 0: as many as torch takes
 

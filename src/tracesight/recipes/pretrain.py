@@ -30,6 +30,7 @@ from tracesight.recipes.around import begin_run, finish, open_run, opened, rate_
 from tracesight.report.gallery import Shot
 from tracesight.report.reconstructions import reconstruction_shots, write_sheet
 from tracesight.training import collapse
+from tracesight.training.compiled import Compile
 from tracesight.training.history import History
 from tracesight.training.measure import Validation, measure
 from tracesight.training.nearest import Known, known_pictures, look_around
@@ -122,6 +123,7 @@ class Config(BaseModel, extra="forbid", frozen=True):
     tensorboard: bool = False  # event files beside history.csv, by the extra `log`
 
     distributed: Literal["ddp", "fsdp"] = "ddp"  # under torchrun: whole copies of the network, or shards
+    compile: Compile = "none"  # kernels: operations joined by torch.compile; graphs: replayed as CUDA graphs too
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     workers: int = Field(1, ge=0)  # processes that read pictures

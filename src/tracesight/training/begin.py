@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tracesight.errors import UserError
+from tracesight.training.compiled import compiled
 from tracesight.training.ema import ema_of
 from tracesight.training.ranks import Ranks
 from tracesight.training.run import Run
@@ -25,6 +26,7 @@ def begin(
     ranks: Ranks,
     stop: Stop,
     distributed: str,
+    compile: str,
     batch_size: int,
     parts: int,
     half: bool,
@@ -36,13 +38,15 @@ def begin(
     Args:
         optimiser_of: the optimiser of a model, made once its parameters are where they stay.
         distributed: over several ranks "ddp" copies the network, "fsdp" shards it.
+        compile: "none", "kernels" or "graphs", see `compiled`.
         batch_size: pictures an update over all ranks. parts: how many parts a rank cuts its share into.
         half: fp16, whose losses a scaler keeps out of underflow.
         ema: whether an average of the weights is kept.
         numbers: the other fields of `Run`: total, identity, patience.
 
     Raises:
-        UserError: ranks cannot share the batch evenly, or cannot cut their share into so many parts.
+        UserError: ranks cannot share the batch evenly, or cannot cut their share into so many parts; or the network
+            cannot be compiled.
     """
     if batch_size % ranks.count:
         raise UserError(
@@ -55,15 +59,22 @@ def begin(
             f"accumulate={parts}: a batch of {batch_size // ranks.count}{share} has no so many parts; "
             f"use accumulate={max(1, batch_size // ranks.count)} or less"
         )
+    sharded = ranks.count > 1 and distributed == "fsdp"
+    if compile != "none" and sharded:
+        raise UserError(f"compile={compile} is for distributed=ddp; with fsdp use compile=none")
+    if compile == "graphs" and parts > 1:
+        # A graph's gradients lie where its next replay writes, so they cannot wait for those of the next part.
+        raise UserError(f"compile=graphs takes a batch at once, and accumulate={parts} cuts it; use compile=kernels")
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    average, sharded = ema_of(model) if ema else None, ranks.count > 1 and distributed == "fsdp"
+    average = ema_of(model) if ema else None
     plain = copy.deepcopy(model) if sharded else None
     if sharded:
         for network in filter(None, (model, average)):
             shard(network, ranks, device)
+    network = copied(model) if ranks.count > 1 and not sharded else model
     return Run(
         model=model,
-        network=copied(model) if ranks.count > 1 and not sharded else model,
+        network=compiled(network, compile, device),
         optimiser=optimiser_of(model),
         ema=average,
         plain=plain,

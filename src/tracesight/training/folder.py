@@ -17,8 +17,8 @@ from tracesight.training.lock import LOCK_NAME
 # Where and how the work is done does not change what is learned, but for rounding (and see docs/resume.md for
 # `accumulate`), nor does how often it is saved.
 FREE_KEYS = (
-    "workers", "device", "threads", "accumulate", "distributed", "tensorboard", "checkpoint_every", "keep_checkpoints",
-    "proposals",
+    "workers", "device", "threads", "accumulate", "distributed", "compile", "tensorboard", "checkpoint_every",
+    "keep_checkpoints", "proposals",
 )  # fmt: skip
 
 

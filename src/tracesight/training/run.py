@@ -36,7 +36,7 @@ class Run:
     and all three are functions of `step`.
 
     Attributes:
-        network: what losses are computed with: `model`, or DDP around it.
+        network: what losses are computed with: `model`, or DDP around it, either of them as it is compiled.
         plain: a copy of the network that is whole on every rank, where `model` is sharded.
         identity: config, digests of the data and of the bundle it began from: resume compares them.
         total: updates to make.

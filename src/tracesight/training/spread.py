@@ -26,6 +26,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from tracesight.training.compiled import uncompiled
 from tracesight.training.ranks import Ranks
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -62,6 +63,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 def average_gradients(network: nn.Module, wanted: bool) -> None:
     """Whether the next backward averages gradients over ranks; only that of a batch's last part needs to."""
+    network = uncompiled(network)
     if isinstance(network, DistributedDataParallel):
         network.require_backward_grad_sync = wanted
     elif isinstance(network, FSDPModule):
