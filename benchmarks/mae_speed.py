@@ -6,8 +6,8 @@
 As they ship it, theirs asks for `torch.cuda.amp.autocast`: fp16 with scaled losses on a GPU, fp32 on a CPU. Ours is
 bf16 where the hardware computes in it, else fp32, and then both cases are one; on such a CPU 1.8 is not to be had, and
 the script says so. `--compile` times ours as `compile=` makes it. A step is: hide, encode, decode, loss, backward,
-norm of the gradient, AdamW, the loss read; pictures are at hand. Both sides begin with the same weights and hide the same patches; in fp32 the first losses must
-agree to 1e-5.
+norm of the gradient, AdamW, the loss read; pictures are at hand. Both sides begin with the same weights and hide the
+same patches; in fp32 the first losses must agree to 1e-5.
 """
 
 from __future__ import annotations
