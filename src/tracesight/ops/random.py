@@ -36,7 +36,9 @@ def keyed_uniform(keys: Tensor, purpose: str, count: int) -> Tensor:
     purpose: what the numbers are for; another purpose gives unrelated numbers.
     """
     seed, draw = keys[:, :1], keys[:, 1:]
-    block = torch.arange((count + 3) // 4, device=keys.device).unsqueeze(0)
+    # The mask changes no number. It keeps the compiler from taking the first product for arithmetic on indices, which
+    # it does in 32 bits on GPUs, and then refuses the multiplier.
+    block = torch.arange((count + 3) // 4, device=keys.device).unsqueeze(0) & _MASK
     counters = (block, draw & _MASK, (draw >> 32) & _MASK, torch.full_like(draw, _number(purpose)))
     words = philox(counters, (seed & _MASK, (seed >> 32) & _MASK))
     words = torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(1)[:, :count]
