@@ -265,7 +265,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--gradient-steps", type=int, default=EPOCH, help="0: at initialisation only")
     parser.add_argument("--threads", type=int, default=1, help="of each training; part of what a loss rounds to")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # keys may come after options
 
 
 if __name__ == "__main__":

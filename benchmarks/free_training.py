@@ -145,7 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
     parser.add_argument("--device", default="cpu", help="where both run (cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # keys may come after options
 
 
 if __name__ == "__main__":
