@@ -219,3 +219,18 @@ def test_keys_that_contradict_each_other_are_said(pictures, tmp_path, capsys, ke
 def test_other_tasks_say_which_one_the_data_is_for(pictures, tmp_path, capsys):
     assert main_status(["train", "--task", "detect", str(pictures), "--out", str(tmp_path / "run")]) == 2
     assert "only labels of whole pictures: use --task classify" in capsys.readouterr().err
+
+
+def test_compiled_and_resumed_without(monkeypatch, pictures, tmp_path):
+    """How the network is computed is free: a run that began compiled goes on without, and says so."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, mode=None: real(function, backend="eager"))
+    torch.compiler.reset()
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run(small(compile="kernels"), pictures, whole)
+    run(small(), pictures, out)
+    assert [row["loss"] for row in course(whole) if "loss" in row] == [r["loss"] for r in course(out) if "loss" in r]
+    killed(whole, tmp_path / "again", 2)
+    _, said = run(small(), pictures, tmp_path / "again", resume=True)
+    assert "going on with compile=none, before it was kernels" in said
+    assert_same(tmp_path / "again", out, but=("compile",))

@@ -46,8 +46,8 @@ def main(
         run = begin(
             model,
             lambda placed: build_optimiser("adamw", placed, lr=1e-3, weight_decay=0.05),
-            device=device, ranks=ranks, stop=Stop(at_once=False), distributed=how, batch_size=4, parts=parts,
-            half=False, ema=True, total=until, identity={"config": {}},
+            device=device, ranks=ranks, stop=Stop(at_once=False), distributed=how, compile="none",
+            batch_size=4, parts=parts, half=False, ema=True, total=until, identity={"config": {}},
         )  # fmt: skip
         if folder is not None:
             found = of_first(ranks, lambda: load_newest(Path(folder)))

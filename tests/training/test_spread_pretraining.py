@@ -38,8 +38,8 @@ def started(name: str, ranks: Ranks) -> Run:
     return begin(
         METHODS[name]().double(),
         partial(build_optimiser, "adamw", lr=0.01, weight_decay=0.1, beta2=0.95),
-        device=torch.device("cpu"), ranks=ranks, stop=Stop(at_once=False), distributed="fsdp", batch_size=BATCH,
-        parts=1, half=False, ema=False, total=STEPS, identity={},
+        device=torch.device("cpu"), ranks=ranks, stop=Stop(at_once=False), distributed="fsdp", compile="none",
+        batch_size=BATCH, parts=1, half=False, ema=False, total=STEPS, identity={},
     )  # fmt: skip
 
 
