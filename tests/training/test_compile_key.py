@@ -54,6 +54,7 @@ def test_compiled_learns_the_same(monkeypatch, name):
         torch.manual_seed(0)
         model = METHODS[name]().double().train()
         called, losses = compiled(model, how, CPU), []
+        assert (called is model) == (how == "none")
         optimiser = build_optimiser("sgd", model, lr=0.01)
         for step in range(3):
             keys = torch.tensor([[11, step * 4 + row] for row in range(4)])

@@ -48,23 +48,8 @@ def begin(
         UserError: ranks cannot share the batch evenly, or cannot cut their share into so many parts; or the network
             cannot be compiled.
     """
-    if batch_size % ranks.count:
-        raise UserError(
-            f"batch_size={batch_size} cannot be shared evenly by {ranks.count} processes: "
-            f"use batch_size={-(-batch_size // ranks.count) * ranks.count}"
-        )
-    if batch_size // ranks.count < parts:
-        share = f" on each of {ranks.count} ranks" if ranks.count > 1 else ""
-        raise UserError(
-            f"accumulate={parts}: a batch of {batch_size // ranks.count}{share} has no so many parts; "
-            f"use accumulate={max(1, batch_size // ranks.count)} or less"
-        )
     sharded = ranks.count > 1 and distributed == "fsdp"
-    if compile != "none" and sharded:
-        raise UserError(f"compile={compile} is for distributed=ddp; with fsdp use compile=none")
-    if compile == "graphs" and parts > 1:
-        # A graph's gradients lie where its next replay writes, so they cannot wait for those of the next part.
-        raise UserError(f"compile=graphs takes a batch at once, and accumulate={parts} cuts it; use compile=kernels")
+    _check(ranks, batch_size, parts, compile, sharded)
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = ema_of(model) if ema else None
     plain = copy.deepcopy(model) if sharded else None
@@ -84,3 +69,23 @@ def begin(
         parts=parts,
         **numbers,
     )
+
+
+def _check(ranks: Ranks, batch_size: int, parts: int, compile: str, sharded: bool) -> None:
+    """Raise UserError for numbers and ways that do not go together."""
+    if batch_size % ranks.count:
+        raise UserError(
+            f"batch_size={batch_size} cannot be shared evenly by {ranks.count} processes: "
+            f"use batch_size={-(-batch_size // ranks.count) * ranks.count}"
+        )
+    if batch_size // ranks.count < parts:
+        share = f" on each of {ranks.count} ranks" if ranks.count > 1 else ""
+        raise UserError(
+            f"accumulate={parts}: a batch of {batch_size // ranks.count}{share} has no so many parts; "
+            f"use accumulate={max(1, batch_size // ranks.count)} or less"
+        )
+    if compile != "none" and sharded:
+        raise UserError(f"compile={compile} is for distributed=ddp; with fsdp use compile=none")
+    if compile == "graphs" and parts > 1:
+        # A graph's gradients lie where its next replay writes, so they cannot wait for those of the next part.
+        raise UserError(f"compile=graphs takes a batch at once, and accumulate={parts} cuts it; use compile=kernels")
