@@ -242,7 +242,7 @@ def test_a_class_agnostic_bundle_has_no_masks_of_each_class():
 
 def test_tiles_are_learnt_from_and_looked_at(squares, tmp_path):
     """Tiles of half a picture: the bundle remembers them, and finds objects anywhere in the whole."""
-    keys = {"tile": 40, "tile_overlap": 0.6, "image_size": 40, "max_steps": 3}
+    keys = {"tile": 40, "tile_overlap": 0.6, "image_size": 40, "max_steps": 3, "max_objects": 100}
     metrics = learnt(squares, tmp_path / "run", "faster_rcnn_resnet18_fpn", PYRAMID, **keys)
     assert math.isfinite(metrics["bbox"]["AP50@all"])
     bundle = ts.load(tmp_path / "run" / "last")

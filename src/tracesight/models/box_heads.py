@@ -76,9 +76,8 @@ class BoxPredictor(nn.Module):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         self.cls_score, self.bbox_pred = nn.Linear(width, num_classes), nn.Linear(width, num_classes * 4)
-        # Fast R-CNN, section 2.3: standard deviations 0.01 and 0.001.
-        initialise(self.cls_score, partial(nn.init.normal_, std=0.01))
-        initialise(self.bbox_pred, partial(nn.init.normal_, std=0.001))
+        # U(±1 / √width). Fast R-CNN's deviations of 0.01 and 0.001 (section 2.3) learn boxes more slowly.
+        initialise(self, partial(nn.init.kaiming_uniform_, a=5**0.5))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return full_precision(self.cls_score(x)), full_precision(self.bbox_pred(x))
