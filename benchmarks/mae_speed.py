@@ -202,7 +202,7 @@ def _arguments() -> Any:
     parser.add_argument("--compile", choices=("none", "kernels", "graphs"), default="none", help="our step (none)")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=list(WANTED), default="cpu")
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
