@@ -16,6 +16,7 @@ with 2.0e-4. Exit status 1 where a limit is missed.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def main() -> bool:
 def _trained(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train both for so many steps; how their losses differ, and what they were."""
     classes, batches = _data(name, arguments.batch)
+    batches = itertools.cycle(batches)  # beyond the pictures there are, the same ones again
     theirs, model = _networks(name, classes)
     theirs, model = theirs.to(arguments.device), model.to(arguments.device)
     if arguments.double:
@@ -72,7 +74,7 @@ def _trained(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     for number in range(1, arguments.steps + 1):
         batch, targets = next(batches, (None, None))
         if batch is None or targets is None:
-            raise Missing(f"{name} has pictures for {number - 1} steps of {arguments.batch}: use fewer --steps")
+            raise Missing(f"{name} has no {arguments.batch} pictures for a step: use a smaller --batch")
         if arguments.double:
             batch, targets = doubled_batch(batch, targets)
         masks = whole_masks(batch, targets)
