@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from small_detector import SMALL, batch_of, given, small_args
@@ -9,9 +11,10 @@ from torch import nn
 
 from tracesight.errors import UserError
 from tracesight.models import resnet
-from tracesight.models.box_heads import BoxPredictor
+from tracesight.models.box_heads import BoxHead, BoxPredictor, ConvBoxHead
 from tracesight.models.build import build
 from tracesight.models.fpn import FeaturePyramid
+from tracesight.models.norms import norm_layer
 from tracesight.models.proposals import GivenProposals, ProposalsAlone
 from tracesight.models.roi_heads import RegionPool
 from tracesight.models.warped import AT_A_TIME, WarpedRegions
@@ -192,10 +195,22 @@ def test_deeper_heads_have_the_layers_that_are_asked_for():
     assert SMALL["box_channels"] == model.roi_heads.box_predictor.cls_score.in_features
 
 
-def test_a_box_predictor_begins_as_large_as_torchs_linear_layers():
-    """U(±1 / √width): deviations of 0.01 and 0.001 were seen to learn boxes more slowly."""
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda: BoxHead(16, 5, 400),
+        lambda: ConvBoxHead(16, 5, 400, 2, norm_layer("group")),
+        lambda: BoxPredictor(400, 50),
+    ],
+    ids=["two layers", "convolutions", "predictor"],
+)
+def test_fully_connected_layers_begin_as_large_as_torchs_own(head: Callable[[], nn.Module]):
+    """U(±1 / √fan-in): larger and smaller ones were seen to learn boxes more slowly."""
     torch.manual_seed(0)
-    for layer in BoxPredictor(400, 50).children():
-        assert isinstance(layer, nn.Linear) and not layer.bias.any()
-        assert 0.049 < layer.weight.abs().max() <= 0.05
-        assert layer.weight.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.02)
+    layers = [layer for layer in head().modules() if isinstance(layer, nn.Linear)]
+    assert layers
+    for layer in layers:
+        most = layer.in_features**-0.5
+        assert not layer.bias.any()
+        assert 0.98 * most < layer.weight.abs().max() <= most
+        assert layer.weight.std().item() == pytest.approx(most / 3**0.5, rel=0.02)

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from tracesight.models.initialise import initialise
 from tracesight.ops.precision import full_precision
 
+# U(±1 / √fan-in), as torch's own layers begin. Beginning √3 times as large, or at Fast R-CNN's deviations of 0.01 and
+# 0.001 (section 2.3), they were seen to learn boxes more slowly: docs/papers/faster-rcnn.md, "Beside torchvision".
+UNIFORM = partial(nn.init.kaiming_uniform_, a=5**0.5)
+
 
 def conv_block(c_in: int, c_out: int, norm: Callable[[int], nn.Module] | None) -> nn.Sequential:
     """A 3×3 convolution, its norm if there is one, and a ReLU."""
@@ -30,7 +34,7 @@ class BoxHead(nn.Module):
     def __init__(self, channels: int, size: int, width: int) -> None:
         super().__init__()
         self.fc6, self.fc7 = nn.Linear(channels * size**2, width), nn.Linear(width, width)
-        initialise(self, partial(nn.init.kaiming_uniform_, a=1))
+        initialise(self, UNIFORM)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))
@@ -49,6 +53,7 @@ class ConvBoxHead(nn.Sequential):
             nn.ReLU(inplace=True),
         )
         initialise(self, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
+        initialise(self[-2], UNIFORM)
 
 
 class StageHead(nn.Module):
@@ -76,8 +81,7 @@ class BoxPredictor(nn.Module):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         self.cls_score, self.bbox_pred = nn.Linear(width, num_classes), nn.Linear(width, num_classes * 4)
-        # U(±1 / √width). Fast R-CNN's deviations of 0.01 and 0.001 (section 2.3) learn boxes more slowly.
-        initialise(self, partial(nn.init.kaiming_uniform_, a=5**0.5))
+        initialise(self, UNIFORM)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return full_precision(self.cls_score(x)), full_precision(self.bbox_pred(x))
