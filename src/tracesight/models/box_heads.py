@@ -4,6 +4,9 @@ R regions, C classes with background, index 0; regions come as (R, channels, P, 
 convolutions and then one layer (Wu and He, "Group Normalization", section 4.2; torchvision's v2 and detectron2's), or
 the backbone's last stage (He et al., "Deep Residual Learning", appendix A). Parameter names are torchvision's; the
 stage, of which torchvision has no head, keeps its own, `layer4`.
+
+Fully connected layers begin as torch's own, U(±1 / √fan-in). √3 times as large, or at Fast R-CNN's deviations of 0.01
+and 0.001 (section 2.3), they were seen to learn boxes more slowly: docs/papers/faster-rcnn.md, "Beside torchvision".
 """
 
 from __future__ import annotations
@@ -16,10 +19,6 @@ from torch import Tensor, nn
 
 from tracesight.models.initialise import initialise
 from tracesight.ops.precision import full_precision
-
-# U(±1 / √fan-in), as torch's own layers begin. Beginning √3 times as large, or at Fast R-CNN's deviations of 0.01 and
-# 0.001 (section 2.3), they were seen to learn boxes more slowly: docs/papers/faster-rcnn.md, "Beside torchvision".
-UNIFORM = partial(nn.init.kaiming_uniform_, a=5**0.5)
 
 
 def conv_block(c_in: int, c_out: int, norm: Callable[[int], nn.Module] | None) -> nn.Sequential:
@@ -34,7 +33,6 @@ class BoxHead(nn.Module):
     def __init__(self, channels: int, size: int, width: int) -> None:
         super().__init__()
         self.fc6, self.fc7 = nn.Linear(channels * size**2, width), nn.Linear(width, width)
-        initialise(self, UNIFORM)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))
@@ -46,14 +44,9 @@ class ConvBoxHead(nn.Sequential):
     def __init__(
         self, channels: int, size: int, width: int, convolutions: int, norm: Callable[[int], nn.Module] | None
     ) -> None:
-        super().__init__(
-            *(conv_block(channels, channels, norm) for _ in range(convolutions)),
-            nn.Flatten(),
-            nn.Linear(channels * size**2, width),
-            nn.ReLU(inplace=True),
-        )
-        initialise(self, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
-        initialise(self[-2], UNIFORM)
+        blocks = nn.Sequential(*(conv_block(channels, channels, norm) for _ in range(convolutions)))
+        initialise(blocks, partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu"))
+        super().__init__(*blocks, nn.Flatten(), nn.Linear(channels * size**2, width), nn.ReLU(inplace=True))
 
 
 class StageHead(nn.Module):
@@ -81,7 +74,6 @@ class BoxPredictor(nn.Module):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         self.cls_score, self.bbox_pred = nn.Linear(width, num_classes), nn.Linear(width, num_classes * 4)
-        initialise(self, UNIFORM)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return full_precision(self.cls_score(x)), full_precision(self.bbox_pred(x))
