@@ -5,7 +5,7 @@ with its own anchors, samples, losses and weights of convention; torchvision's i
 are the same, drawn and turned by our recipe, as are optimiser, warm-up, rate and clipping. Predictions are each side's
 own; both are scored by our evaluation (which equals pycocotools'). Wanted: the mean over the seeds of our AP@all not
 lower than torchvision's by more than one standard error of the difference; of one seed there is no error, and nothing
-but the difference is shown.
+but the difference is shown. --same-start takes the beginning away as a reason for it.
 
 A run lies in OUT/<data>-<side>-<seed>: ours goes on where it stopped, torchvision's begins anew; what is finished is
 only read. Keys as key=value change the recipe of both. 100 steps of four pictures take a core some
@@ -27,6 +27,7 @@ from labelled import for_torchvision, whole_masks
 from torch import nn
 from torchvision_peer import as_picture, on, small_peer, their_detections
 
+from tracesight.bundle import Bundle
 from tracesight.data.dataset import Dataset
 from tracesight.data.formats import read_splits
 from tracesight.data.pictures import open_picture
@@ -39,6 +40,7 @@ from tracesight.training.config import resolve
 from tracesight.training.optim import build_optimiser
 from tracesight.training.prepare import Splits
 from tracesight.training.ranks import ALONE
+from tracesight.weights import load_weights
 
 # Of each: the task, the kind of AP, and the side that pictures are brought to.
 SETS = {"bccd": ("detect", "bbox", 320), "nuclei": ("segment", "segm", 512)}
@@ -78,7 +80,8 @@ def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> tuple[float
     keys += ["crop_size=null", "scales=null"] if task == "detect" else []
     config = for_task(resolve(Config, "cpu", overrides=[*keys, f"threads={arguments.threads}", *arguments.keys]), task)
     place = {which: arguments.out / f"{name}-{which}-{seed}" for which in ("ours", "torchvision")}
-    ours = train(config, data_folder(name), place["ours"], resume=True, progress=lambda _: None)
+    start = _start(name, config, arguments.out) if arguments.same_start else None
+    ours = train(config, data_folder(name), place["ours"], init=start, resume=True, progress=lambda _: None)
     file = place["torchvision"] / "metrics.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +89,17 @@ def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> tuple[float
     pair = tuple(metrics[kind]["AP@all"] or 0.0 for metrics in (ours, json.loads(file.read_text(encoding="utf-8"))))
     row((name, seed, *(f"{value:.4f}" for value in pair), f"{pair[0] - pair[1]:+.4f}"), WIDTHS)
     return pair[0], pair[1]
+
+
+def _start(name: str, config: Config, out: Path) -> Path:
+    """A bundle of ours with the weights that torchvision's network begins from."""
+    folder, categories = out / f"{name}-start-{config.seed}", read_splits(data_folder(name), config.seed)[0].categories
+    if not folder.exists():
+        regions = {**config.model_args.get("roi", {}), "max_objects": config.max_objects}
+        model = build(config.model, len(categories) + 1, "torchvision", **{**config.model_args, "roi": regions})
+        load_weights(model, small_peer(model, config.image_size, config.seed).state_dict(), source="torchvision")
+        Bundle.of(model, categories).save(folder)
+    return folder
 
 
 def torchvisions(name: str, kind: str, config: Config) -> dict[str, Any]:
@@ -142,6 +156,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", choices=list(SETS), default=list(SETS), help="these alone (both)")
     parser.add_argument("--steps", type=int, default=200, help="updates of each (200)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training of each side a seed (0)")
+    parser.add_argument("--same-start", action="store_true", help="ours begins from torchvision's random weights")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (2)")
     parser.add_argument("--device", default="cpu", help="where both run (cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
