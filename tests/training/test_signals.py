@@ -12,14 +12,6 @@ from tracesight.training.signals import listening
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="os.kill ends a process on Windows")
 
 
-@pytest.fixture(autouse=True)
-def as_in_a_terminal():
-    """Of a job in a shell's background Ctrl-C is ignored, and what is ignored stays so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_asking_raises_at_once_and_handlers_come_back():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as caught, listening():
