@@ -7,9 +7,9 @@ own; both are scored by our evaluation (which equals pycocotools'). Wanted: the 
 lower than torchvision's by more than one standard error of the difference; of one seed there is no error, and nothing
 but the difference is shown. --same-start takes the beginning away as a reason for it.
 
-A run lies in OUT/<data>-<side>-<seed>: ours goes on where it stopped, torchvision's begins anew; what is finished is
-only read. Keys as key=value change the recipe of both. 100 steps of four pictures take a core some
-minutes a side.
+A run lies in OUT/<data>-<ours, same-start or torchvision>-<seed>: ours goes on where it stopped, torchvision's begins
+anew; what is finished is only read. Keys as key=value change the recipe of both. 100 steps of four pictures take a core
+some minutes a side.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> tuple[float
     keys = [*SAME, f"image_size={side}", f"max_steps={arguments.steps}", f"seed={seed}", f"device={arguments.device}"]
     keys += ["crop_size=null", "scales=null"] if task == "detect" else []
     config = for_task(resolve(Config, "cpu", overrides=[*keys, f"threads={arguments.threads}", *arguments.keys]), task)
-    place = {which: arguments.out / f"{name}-{which}-{seed}" for which in ("ours", "torchvision")}
     start = _start(name, config, arguments.out) if arguments.same_start else None
-    ours = train(config, data_folder(name), place["ours"], init=start, resume=True, progress=lambda _: None)
-    file = place["torchvision"] / "metrics.json"
+    out = arguments.out / f"{name}-{'same-start' if start else 'ours'}-{seed}"
+    ours = train(config, data_folder(name), out, init=start, resume=True, progress=lambda _: None)
+    file = arguments.out / f"{name}-torchvision-{seed}" / "metrics.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(torchvisions(name, kind, config)), encoding="utf-8")
@@ -95,20 +95,24 @@ def _start(name: str, config: Config, out: Path) -> Path:
     """A bundle of ours with the weights that torchvision's network begins from."""
     folder, categories = out / f"{name}-start-{config.seed}", read_splits(data_folder(name), config.seed)[0].categories
     if not folder.exists():
-        regions = {**config.model_args.get("roi", {}), "max_objects": config.max_objects}
-        model = build(config.model, len(categories) + 1, "torchvision", **{**config.model_args, "roi": regions})
-        load_weights(model, small_peer(model, config.image_size, config.seed).state_dict(), source="torchvision")
+        theirs, model = _networks(config, len(categories) + 1)
+        load_weights(model, theirs.state_dict(), source="torchvision")
         Bundle.of(model, categories).save(folder)
     return folder
+
+
+def _networks(config: Config, classes: int) -> tuple[Any, nn.Module]:
+    """(torchvision's, ours), each with random weights of its own."""
+    regions = {**config.model_args.get("roi", {}), "max_objects": config.max_objects}
+    model = build(config.model, classes, "torchvision", **{**config.model_args, "roi": regions})
+    return small_peer(model, config.image_size, config.seed), model
 
 
 def torchvisions(name: str, kind: str, config: Config) -> dict[str, Any]:
     """Train torchvision's network on our batches; what it reaches on val."""
     sets, val, _ = read_splits(data_folder(name), config.seed)
     assert val is not None and config.max_steps is not None
-    regions = {**config.model_args.get("roi", {}), "max_objects": config.max_objects}
-    like = build(config.model, len(sets.categories) + 1, "torchvision", **{**config.model_args, "roi": regions})
-    model: Any = small_peer(like, config.image_size, config.seed)
+    model, _ = _networks(config, len(sets.categories) + 1)
     model.roi_heads.score_thresh = 0.05
     model.to(config.device).train()
     model.transform._skip_resize = True

@@ -6,7 +6,7 @@ selective search (extra `proposals`). Each training is a run of its own in OUT: 
 read.
 
 The whole of it, 205 pictures to train on, 4 epochs, and 87 to test, took 42 minutes of one thread of an AMD EPYC with
-AVX-512 bf16; without bf16 it takes hours. --pictures 16 --epochs 1 tries it in some minutes. One seed says little:
+AVX-512 bf16, with another training on the other core. --pictures 16 --epochs 1 tries it. One seed says little:
 differences of a few points of AP are noise.
 
 Exit status 1 where a system finds nothing at all.
