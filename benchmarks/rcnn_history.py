@@ -149,7 +149,7 @@ def _measured(
 
 
 def _plot(rows: dict[str, dict[str, float]], path: Path) -> None:
-    """AP over seconds a picture in testing, a point a system."""
+    """AP over seconds a picture in testing, a point a system, with the standard error where there is one."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -157,10 +157,10 @@ def _plot(rows: dict[str, dict[str, float]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
     for name, shown in rows.items():
-        axes.scatter(shown["test"], shown["AP50"])
-        axes.annotate(name, (shown["test"], shown["AP50"]), xytext=(5, 4), textcoords="offset points")
+        axes.errorbar(shown["test"], shown["AP"], yerr=shown.get("error"), fmt="o", capsize=3)
+        axes.annotate(name, (shown["test"], shown["AP"]), xytext=(7, 4), textcoords="offset points")
     axes.margins(0.2)
-    axes.set(xscale="log", xlabel="seconds a picture in testing, proposals not counted", ylabel="AP50 on bccd's val")
+    axes.set(xscale="log", xlabel="seconds a picture in testing, proposals not counted", ylabel="AP on bccd's val")
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
