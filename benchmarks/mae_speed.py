@@ -126,7 +126,7 @@ def main() -> bool:
     if device.type == "cpu" and dtypes["default"] is None:
         print("default: this CPU does not compute in bf16, ours is fp32 too: 1.8 NOT HELD", flush=True)
     write(arguments.json, facts, figures)
-    return good and (device.type == "cuda" or dtypes["default"] is not None)
+    return bool(cases) and good and (device.type == "cuda" or dtypes["default"] is not None)
 
 
 def measure(case: str, dtype: torch.dtype | None, device: torch.device, arguments: argparse.Namespace) -> dict:
