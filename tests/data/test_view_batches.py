@@ -164,6 +164,9 @@ def test_nothing_to_learn_from(tmp_path):
         read_unlabelled(tmp_path / "nowhere", None, Unreadable(0))
     with pytest.raises(UserError, match="empty"):
         read_unlabelled(tmp_path, None, Unreadable(0))
-    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes(b"")
     with pytest.raises(UserError, match="no pictures in it"):
+        read_unlabelled(tmp_path, "pictures", Unreadable(5))
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"of 1 pictures none can be read, the first: .*a\.png"):
         read_unlabelled(tmp_path, None, Unreadable(5))
