@@ -168,5 +168,5 @@ def test_nothing_to_learn_from(tmp_path):
     with pytest.raises(UserError, match="no pictures in it"):
         read_unlabelled(tmp_path, "pictures", Unreadable(5))
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"of 1 pictures none can be read, the first: .*a\.png"):
+    with pytest.raises(UserError, match=r"none of its pictures can be read, the first: .*a\.png"):
         read_unlabelled(tmp_path, None, Unreadable(5))

@@ -69,7 +69,7 @@ def _train(data: Data, sets: Mapping[str, T]) -> T:
 def _bare(place: Place, unreadable: Unreadable) -> Dataset:
     dataset = Dataset.of(_records(place.path, unreadable), {}, place.path)
     if not len(dataset) and unreadable.count:
-        raise UserError(f"{place.path}: of {unreadable.count} pictures none can be read, the first: {unreadable.first}")
+        raise UserError(f"{place.path}: none of its pictures can be read, the first: {unreadable.first}")
     if not len(dataset):
         raise UserError(f"{place.path}: no pictures in it ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return dataset
